@@ -1,0 +1,109 @@
+//! The broker we talk to: where it is, who we are, and how a connection comes about.
+
+mod connection;
+mod options;
+mod tls;
+mod transport;
+
+pub(crate) use connection::{ConnectionPool, PooledConnection, Role};
+pub use options::{BrokerOptions, HostOptions, Port, TlsOptions};
+
+use std::sync::Arc;
+
+use crate::error::OptionsError;
+
+/// A RabbitMQ broker, or the nodes of one cluster. Nothing is dialled before something is published or consumed.
+///
+/// Its connections are driven by a thread of their own, so that heartbeats and acks go on when every handler of the
+/// process blocks its thread. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Broker {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    options: BrokerOptions,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    io: IoRuntime,
+    identity: Identity,
+}
+
+/// Who we are to operators who read a dead letter or the broker's list of connections.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    /// The application's name.
+    pub(crate) app_id: String,
+    /// This process among its replicas: host name and process id.
+    pub(crate) instance: String,
+}
+
+impl Broker {
+    /// Checks the options and reads the TLS files.
+    ///
+    /// # Errors
+    ///
+    /// The first option that cannot be used, a certificate file that cannot be read among them.
+    pub fn new(options: BrokerOptions) -> Result<Self, OptionsError> {
+        options.validate()?;
+        let tls = options.tls.as_ref().map(tls::client_config).transpose()?.map(Arc::new);
+        let identity = Identity {
+            app_id: options.app_id.clone(),
+            instance: format!("{}/{}", gethostname::gethostname().to_string_lossy(), std::process::id()),
+        };
+        Ok(Self { inner: Arc::new(Inner { options, tls, io: IoRuntime::start()?, identity }) })
+    }
+
+    /// The options it was made with. Their password does not show in `Debug`.
+    pub fn options(&self) -> &BrokerOptions {
+        &self.inner.options
+    }
+
+    pub(crate) fn identity(&self) -> &Identity {
+        &self.inner.identity
+    }
+
+    fn tls(&self) -> Option<Arc<rustls::ClientConfig>> {
+        self.inner.tls.clone()
+    }
+
+    /// Where lapin's tasks run.
+    pub(crate) fn io_handle(&self) -> tokio::runtime::Handle {
+        self.inner.io.handle()
+    }
+}
+
+/// One thread for lapin's heartbeats and internal commands.
+///
+/// On the application's runtime a handler that computes without yielding would stop them, and the broker would take
+/// the connection for dead.
+#[derive(Debug)]
+struct IoRuntime(Option<tokio::runtime::Runtime>);
+
+impl IoRuntime {
+    fn start() -> Result<Self, OptionsError> {
+        tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("jm-mq-io")
+            .enable_all()
+            .build()
+            .map(|runtime| Self(Some(runtime)))
+            .map_err(|error| OptionsError::new("broker", error, "a process that may start another thread"))
+    }
+
+    fn handle(&self) -> tokio::runtime::Handle {
+        match &self.0 {
+            Some(runtime) => runtime.handle().clone(),
+            None => unreachable!("the runtime is only taken when the broker is dropped"),
+        }
+    }
+}
+
+impl Drop for IoRuntime {
+    fn drop(&mut self) {
+        // The last clone may be dropped in async code, where tokio forbids waiting for a runtime's end.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
+}

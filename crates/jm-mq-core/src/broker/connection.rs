@@ -1,0 +1,191 @@
+//! Pooled connections: created one at a time, within a deadline, watched for alarms.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use deadpool_lapin::{Hook, Pool, PoolConfig, PoolError, QueueMode, Runtime, Timeouts};
+use futures_util::StreamExt;
+use lapin::{ConnectionProperties, ErrorKind, Event};
+use secrecy::ExposeSecret;
+
+use super::{Broker, transport::Transport};
+use crate::{error::ConnectError, metrics::ConnectionGauges};
+
+/// A connection on loan; it goes back to its pool when dropped.
+pub(crate) type PooledConnection = deadpool_lapin::Connection;
+
+/// What a connection is for. Publishers and consumers never share one: a blocked publisher must not hold up acks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    Publisher,
+    Consumer,
+}
+
+impl Role {
+    pub(crate) fn label(self) -> &'static str {
+        match self {
+            Self::Publisher => "publisher",
+            Self::Consumer => "consumer",
+        }
+    }
+}
+
+/// The connections of one publisher or consumer.
+pub(crate) struct ConnectionPool {
+    pool: Pool,
+    transport: Transport,
+    broker: Broker,
+    /// One attempt to connect at a time: a hundred waiting publishes are no reason for a hundred handshakes.
+    connecting: tokio::sync::Mutex<()>,
+    alarm: Arc<Alarm>,
+}
+
+/// Why the broker blocks publishers, as it said last.
+#[derive(Debug, Default)]
+struct Alarm(Mutex<String>);
+
+impl ConnectionPool {
+    /// A pool of up to `size` connections, of which none is open yet. `purpose` shows in the broker's list.
+    pub(crate) fn new(broker: &Broker, role: Role, purpose: &str, size: usize) -> Self {
+        let transport = Transport::new(broker);
+        let name = format!("{} {} {purpose} {}", broker.identity().app_id, role.label(), broker.identity().instance);
+        let properties = move || ConnectionProperties::default().with_connection_name(name.clone().into());
+        let manager = deadpool_lapin::Manager::new(
+            broker.options().uri().expose_secret(),
+            properties,
+            async_rs::Runtime::new(transport.clone()),
+        );
+        let limit = Some(broker.options().connect_timeout);
+        let alarm = Arc::<Alarm>::default();
+        let watch = {
+            let (alarm, io) = (Arc::clone(&alarm), broker.io_handle());
+            move |connection: &mut lapin::Connection| {
+                // lapin's listeners compete for its events: this is the only one.
+                drop(io.spawn(watch_events(connection.events_listener(), role, Arc::clone(&alarm))));
+            }
+        };
+        let pool = Pool::builder(manager)
+            .config(PoolConfig {
+                max_size: size,
+                timeouts: Timeouts { wait: limit, create: limit, recycle: limit },
+                // In turn, so that channels spread over all connections.
+                queue_mode: QueueMode::Fifo,
+            })
+            .runtime(Runtime::Tokio1)
+            .post_create(Hook::sync_fn(move |connection, _| {
+                watch(connection);
+                Ok(())
+            }))
+            .build();
+        let pool = match pool {
+            Ok(pool) => pool,
+            Err(error) => unreachable!("deadpool asks for a runtime when there are timeouts, and it has one: {error}"),
+        };
+        Self { pool, transport, broker: broker.clone(), connecting: tokio::sync::Mutex::new(()), alarm }
+    }
+
+    /// An open connection: one of the pool's, or a new one.
+    ///
+    /// Gives up after the connect timeout, and leaves neither a thread nor a socket behind when it does.
+    pub(crate) async fn get(&self) -> Result<PooledConnection, ConnectError> {
+        let _one_at_a_time = self.connecting.lock().await;
+        let attempt = self.transport.attempt();
+        let limit = self.broker.options().connect_timeout;
+        // The pool's own limits stop waiting, but only this one covers dialling and handshake together.
+        match tokio::time::timeout(limit, self.pool.get()).await {
+            Ok(Ok(connection)) => {
+                attempt.succeeded();
+                Ok(connection)
+            }
+            Ok(Err(error)) => Err(self.explain(error, limit)),
+            Err(_) => Err(self.silent(limit)),
+        }
+    }
+
+    /// Why the broker blocks publishers.
+    pub(crate) fn alarm_reason(&self) -> String {
+        self.alarm.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Closes idle connections politely and then ends whatever is still open.
+    pub(crate) async fn close(&self, limit: Duration) {
+        self.pool.close();
+        let idle = self.pool.retain(|_, _| false).removed;
+        let closing = idle.iter().map(|connection| connection.close(200, "OK".into()));
+        // The broker's answer changes nothing any more.
+        drop(tokio::time::timeout(limit, futures_util::future::join_all(closing)).await);
+        self.transport.end_all();
+    }
+
+    /// Ends a connection that was taken out of the pool: politely within `limit`, and then in any case.
+    pub(crate) async fn close_one(&self, connection: PooledConnection, limit: Duration) {
+        let connection = deadpool_lapin::Connection::take(connection);
+        drop(tokio::time::timeout(limit, connection.close(200, "OK".into())).await);
+        drop(connection);
+        self.transport.end_all();
+    }
+
+    fn explain(&self, error: PoolError, limit: Duration) -> ConnectError {
+        if let Some(error) = self.transport.take_dial_error() {
+            return error;
+        }
+        let options = self.broker.options();
+        let PoolError::Backend(error) = error else {
+            return match error {
+                PoolError::Closed => ConnectError::Lost("this client is shutting down".into()),
+                _ => self.silent(limit),
+            };
+        };
+        match error.kind() {
+            // 403 ACCESS_REFUSED: user or password; 530 NOT_ALLOWED: the virtual host, or no permission in it.
+            ErrorKind::ProtocolError(reply) if matches!(reply.kind().get_id(), 403 | 530) => ConnectError::Refused {
+                user: options.name.clone(),
+                vhost: options.vhost.clone(),
+                reason: reply.get_message().to_string(),
+            },
+            _ => ConnectError::Unreachable { hosts: options.nodes_shown(), reason: error.to_string() },
+        }
+    }
+
+    fn silent(&self, after: Duration) -> ConnectError {
+        ConnectError::Silent { hosts: self.broker.options().nodes_shown(), after, doing: "connecting" }
+    }
+}
+
+impl Drop for ConnectionPool {
+    fn drop(&mut self) {
+        self.transport.end_all();
+    }
+}
+
+impl fmt::Debug for ConnectionPool {
+    // deadpool's own `Debug` shows the URI, password included.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ConnectionPool").field("status", &self.pool.status()).finish_non_exhaustive()
+    }
+}
+
+/// Keeps the gauges of one connection, from its opening to its end.
+async fn watch_events(events: impl futures_core::Stream<Item = Event>, role: Role, alarm: Arc<Alarm>) {
+    let mut gauges = ConnectionGauges::opened(role.label());
+    let mut events = std::pin::pin!(events);
+    while let Some(event) = events.next().await {
+        match event {
+            Event::ConnectionBlocked(reason) => {
+                tracing::warn!(role = role.label(), %reason, "the broker blocks publishers on this connection");
+                *alarm.0.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+                gauges.blocked(true);
+            }
+            Event::ConnectionUnblocked => {
+                tracing::info!(role = role.label(), "the broker takes messages again");
+                gauges.blocked(false);
+            }
+            // The connection is gone; its users report it with what they were doing.
+            Event::Error(_) => break,
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! The copy of a message that could not be handled, with the reason in its headers.
+
+use std::time::SystemTime;
+
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+
+use crate::{
+    envelope::Work,
+    headers::{MAX_HEADER_BYTES, encoded_size, value_size},
+    message::{Message, Outgoing, PERSISTENT},
+    settlement::Failure,
+};
+
+/// The last error's text.
+pub(crate) const EXCEPTION_MESSAGE: &str = "x-exception-message";
+/// Where the message was published first.
+pub(crate) const ORIGINAL_EXCHANGE: &str = "x-original-exchange";
+/// The key it was published with.
+pub(crate) const ORIGINAL_ROUTING_KEY: &str = "x-original-routingKey";
+/// The kind of failure.
+pub(crate) const ERROR_KIND: &str = "jm-error-kind";
+/// Runs of the handler.
+pub(crate) const ATTEMPTS: &str = "jm-attempts";
+/// When the first run failed; RFC 3339, UTC.
+pub(crate) const FIRST_FAILED_AT: &str = "jm-first-failed-at";
+/// When it was given up; RFC 3339, UTC.
+pub(crate) const FAILED_AT: &str = "jm-failed-at";
+/// The process that gave it up.
+pub(crate) const WORKER: &str = "jm-worker";
+/// The queue it was consumed from.
+pub(crate) const ORIGINAL_QUEUE: &str = "jm-original-queue";
+/// How many of the original headers had to go to make room.
+pub(crate) const HEADERS_DROPPED: &str = "jm-headers-dropped";
+
+/// Error texts can be whole documents; a table in the operator's command has one line.
+const MAX_TEXT_BYTES: usize = 2048;
+
+/// Properties that would make the copy behave differently from a message at rest, and where their values go.
+///
+/// `CC` and `BCC` would route the copy to other queues, `expiration` would delete it, and a `user_id` other than ours
+/// makes the broker close the channel.
+const MOVED_HEADERS: [(&str, &str); 2] = [("CC", "jm-original-CC"), ("BCC", "jm-original-BCC")];
+
+/// The copy for the dead-letter queue: the body to the byte, the properties and headers of the original, and why.
+pub(super) fn copy(work: &Work, failure: &Failure, worker: &str, queue: &str) -> Outgoing {
+    let original = work.envelope.properties();
+    let mut headers = original.headers().clone().unwrap_or_default();
+    for (name, new_name) in MOVED_HEADERS {
+        rename(&mut headers, name, new_name);
+    }
+    let mut properties = original.clone().with_delivery_mode(PERSISTENT);
+    if let Some(expiration) = original.expiration() {
+        headers.insert("jm-original-expiration".into(), AMQPValue::LongString(expiration.as_str().into()));
+    }
+    if let Some(user) = original.user_id() {
+        headers.insert("jm-original-user-id".into(), AMQPValue::LongString(user.as_str().into()));
+    }
+    properties = without_expiration_and_user(&properties);
+
+    let ours = reasons(work, failure, worker);
+    make_room(&mut headers, encoded_size(&ours));
+    for (name, value) in ours.inner() {
+        headers.insert(name.clone(), value.clone());
+    }
+    Outgoing::to_queue(queue, Message::verbatim(properties.with_headers(headers), work.body.clone()))
+}
+
+fn reasons(work: &Work, failure: &Failure, worker: &str) -> FieldTable {
+    let mut headers = FieldTable::default();
+    let mut text = |name: &'static str, value: &str| {
+        headers.insert(name.into(), AMQPValue::LongString(value.into()));
+    };
+    text(EXCEPTION_MESSAGE, truncated(&failure.text));
+    text(ORIGINAL_EXCHANGE, work.envelope.exchange());
+    text(ORIGINAL_ROUTING_KEY, work.envelope.routing_key());
+    text(ORIGINAL_QUEUE, work.envelope.queue());
+    text(ERROR_KIND, failure.kind.label());
+    text(FIRST_FAILED_AT, &rfc3339(failure.first_failed_at));
+    text(FAILED_AT, &rfc3339(SystemTime::now()));
+    text(WORKER, worker);
+    headers.insert(ATTEMPTS.into(), AMQPValue::LongUInt(failure.attempts));
+    headers
+}
+
+fn rfc3339(time: SystemTime) -> String {
+    jiff::Timestamp::try_from(time).unwrap_or_default().to_string()
+}
+
+/// The beginning of a text, cut between characters.
+fn truncated(text: &str) -> &str {
+    &text[..text.floor_char_boundary(MAX_TEXT_BYTES)]
+}
+
+fn rename(headers: &mut FieldTable, from: &str, to: &'static str) {
+    if !headers.contains_key(from) {
+        return;
+    }
+    let mut renamed = FieldTable::default();
+    for (name, value) in headers.inner() {
+        renamed.insert(if name.as_str() == from { to.into() } else { name.clone() }, value.clone());
+    }
+    *headers = renamed;
+}
+
+/// Properties have setters and no way to unset one.
+fn without_expiration_and_user(properties: &lapin::BasicProperties) -> lapin::BasicProperties {
+    type Set = fn(lapin::BasicProperties, ShortString) -> lapin::BasicProperties;
+    use lapin::BasicProperties as P;
+    let mut copy = P::default();
+    let names: [(&Option<ShortString>, Set); 8] = [
+        (properties.content_type(), P::with_content_type),
+        (properties.content_encoding(), P::with_content_encoding),
+        (properties.correlation_id(), P::with_correlation_id),
+        (properties.reply_to(), P::with_reply_to),
+        (properties.message_id(), P::with_message_id),
+        (properties.kind(), P::with_type),
+        (properties.app_id(), P::with_app_id),
+        (properties.cluster_id(), P::with_cluster_id),
+    ];
+    for (value, set) in names {
+        if let Some(value) = value {
+            copy = set(copy, value.clone());
+        }
+    }
+    if let Some(mode) = properties.delivery_mode() {
+        copy = copy.with_delivery_mode(*mode);
+    }
+    if let Some(priority) = properties.priority() {
+        copy = copy.with_priority(*priority);
+    }
+    if let Some(timestamp) = properties.timestamp() {
+        copy = copy.with_timestamp(*timestamp);
+    }
+    copy
+}
+
+/// Drops the largest of the original headers until there is room for ours: a frame that is too large would cost the
+/// connection, and the message would come back for ever.
+fn make_room(headers: &mut FieldTable, needed: usize) {
+    let mut dropped: u32 = 0;
+    // The note about what was dropped needs room as well.
+    let needed = needed + HEADERS_DROPPED.len() + 16;
+    while encoded_size(headers) + needed > MAX_HEADER_BYTES {
+        let largest = headers.inner().iter().max_by_key(|(_, value)| value_size(value)).map(|(name, _)| name.clone());
+        let Some(largest) = largest else { break };
+        let all = std::mem::take(headers);
+        for (name, value) in all.inner().iter().filter(|(name, _)| **name != largest) {
+            headers.insert(name.clone(), value.clone());
+        }
+        dropped += 1;
+    }
+    if dropped > 0 {
+        headers.insert(HEADERS_DROPPED.into(), AMQPValue::LongUInt(dropped));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{envelope::Envelope, settlement::FailureKind};
+    use bytes::Bytes;
+    use lapin::BasicProperties;
+    use std::sync::Arc;
+
+    fn copied(properties: BasicProperties, text: &str) -> (BasicProperties, FieldTable) {
+        let envelope = Envelope {
+            queue: "jm.llm".into(),
+            exchange: "ex".into(),
+            routing_key: "key".into(),
+            redelivered: true,
+            properties,
+        };
+        let work = Work { envelope: Arc::new(envelope), body: Bytes::from_static(b"\xff body") };
+        let failure = Failure::unrun(FailureKind::Undecodable, text);
+        let copy = copy(&work, &failure, "host/1", "jm.llm.dead");
+        assert_eq!((copy.exchange(), copy.routing_key()), ("", "jm.llm.dead"));
+        assert_eq!(copy.message().body().as_ref(), b"\xff body");
+        let properties = copy.message().properties().clone();
+        let headers = properties.headers().clone().unwrap();
+        (properties, headers)
+    }
+
+    fn text(headers: &FieldTable, name: &str) -> String {
+        match headers.inner().get(name) {
+            Some(AMQPValue::LongString(text)) => text.to_string(),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_copy_says_where_it_came_from_and_what_was_wrong() {
+        let (properties, headers) = copied(BasicProperties::default().with_type("t".into()), "EOF at line 1");
+        assert_eq!(properties.kind().as_ref().unwrap().as_str(), "t");
+        assert_eq!(text(&headers, "x-exception-message"), "EOF at line 1");
+        assert_eq!(text(&headers, "x-original-exchange"), "ex");
+        assert_eq!(text(&headers, "x-original-routingKey"), "key");
+        assert_eq!(text(&headers, "jm-original-queue"), "jm.llm");
+        assert_eq!(text(&headers, "jm-error-kind"), "undecodable");
+        assert_eq!(text(&headers, "jm-worker"), "host/1");
+        assert_eq!(headers.inner().get("jm-attempts"), Some(&AMQPValue::LongUInt(0)));
+        text(&headers, "jm-failed-at").parse::<jiff::Timestamp>().unwrap();
+        text(&headers, "jm-first-failed-at").parse::<jiff::Timestamp>().unwrap();
+    }
+
+    #[test]
+    fn properties_that_would_move_or_delete_the_copy_become_headers() {
+        let mut headers = FieldTable::default();
+        headers.insert("CC".into(), AMQPValue::LongString("elsewhere".into()));
+        headers.insert("tenant".into(), AMQPValue::LongString("7".into()));
+        let original = BasicProperties::default()
+            .with_expiration("1000".into())
+            .with_user_id("somebody".into())
+            .with_delivery_mode(1)
+            .with_priority(3)
+            .with_message_id("m".into())
+            .with_headers(headers);
+        let (properties, headers) = copied(original, "x");
+        assert_eq!((properties.expiration(), properties.user_id()), (&None, &None));
+        assert_eq!((*properties.delivery_mode(), *properties.priority()), (Some(2), Some(3)));
+        assert_eq!(properties.message_id().as_ref().unwrap().as_str(), "m");
+        assert!(!headers.contains_key("CC"));
+        assert_eq!(text(&headers, "jm-original-CC"), "elsewhere");
+        assert_eq!(text(&headers, "jm-original-expiration"), "1000");
+        assert_eq!(text(&headers, "jm-original-user-id"), "somebody");
+        assert_eq!(text(&headers, "tenant"), "7");
+    }
+
+    #[test]
+    fn long_texts_are_cut_between_characters_and_large_headers_make_room() {
+        let mut headers = FieldTable::default();
+        headers.insert("big".into(), AMQPValue::LongString("b".repeat(126_000).into()));
+        headers.insert("small".into(), AMQPValue::LongString("s".into()));
+        let (properties, headers) = copied(BasicProperties::default().with_headers(headers), &"错".repeat(10_000));
+        assert_eq!(text(&headers, "x-exception-message"), "错".repeat(MAX_TEXT_BYTES / 3));
+        assert!(!headers.contains_key("big") && headers.contains_key("small"));
+        assert_eq!(headers.inner().get("jm-headers-dropped"), Some(&AMQPValue::LongUInt(1)));
+        assert!(encoded_size(properties.headers().as_ref().unwrap()) <= MAX_HEADER_BYTES);
+    }
+}

@@ -1,0 +1,253 @@
+//! Keeps a group of subscriptions alive: connect, declare, run, and start again when any of them ends.
+//!
+//! The specification's `Start`: an outer loop without an end, in which any worker's end is the whole group's.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::try_join_all;
+use lapin::types::ShortString;
+use tokio::{sync::watch, task::JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    ConsumerState, DrainReport, Shared, Stop, backlog,
+    subscription::{Drained, Subscription, SubscriptionEnd},
+    worker::Worker,
+};
+use crate::{
+    backoff::{ReconnectBackoff, jittered},
+    broker::{ConnectionPool, PooledConnection},
+    error::ConnectError,
+    options::DeadLetter,
+    topology,
+};
+
+/// A group that lived this long was healthy: the next reconnect is quick again.
+const HEALTHY_AFTER: Duration = Duration::from_secs(5);
+/// Polite closing is limited: the socket is closed in any case.
+const CLOSE_LIMIT: Duration = Duration::from_secs(1);
+
+pub(super) struct Supervisor {
+    pub(super) shared: Arc<Shared>,
+    pub(super) connections: ConnectionPool,
+    pub(super) stop: Stop,
+    pub(super) state: watch::Sender<ConsumerState>,
+}
+
+/// Why the group is not running any more.
+enum GroupEnd {
+    Drained(Drained),
+    Lost { reason: &'static str, error: ConnectError },
+}
+
+impl Supervisor {
+    /// Runs until it is told to stop.
+    pub(super) async fn run(self) -> DrainReport {
+        let mut tasks = JoinSet::new();
+        let workers = self.shared.workers();
+        self.shared.metrics.workers.set(f64::from(u32::try_from(workers.len()).unwrap_or(u32::MAX)));
+        for worker in workers {
+            tasks.spawn(worker.run());
+        }
+        tasks.spawn(backlog::watch_age(Arc::clone(&self.shared)));
+
+        let drained = self.supervise(&mut tasks).await;
+
+        // A handler that was cut off by the deadline is dropped here; its message is back in the queue.
+        tasks.shutdown().await;
+        self.shared.metrics.workers.set(0.0);
+        self.state.send_replace(ConsumerState::Stopped);
+        DrainReport {
+            handed_back: drained.unstarted,
+            cut_off: drained.cut_off,
+            took: self.stop.requested_at().map_or(Duration::ZERO, |requested| requested.elapsed()),
+        }
+    }
+
+    async fn supervise(&self, workers: &mut JoinSet<()>) -> Drained {
+        let options = &self.shared.options;
+        let mut backoff = ReconnectBackoff::new(options.reconnect_delay, options.reconnect_max_delay);
+        let mut reported = String::new();
+        loop {
+            let opened = tokio::select! {
+                biased;
+                () = self.stop.requested() => return Drained::default(),
+                opened = self.open() => opened,
+            };
+            let (error, reason) = match opened {
+                Err(error) => {
+                    let reason = error.reason_label();
+                    (error, reason)
+                }
+                Ok(group) => {
+                    let since = Instant::now();
+                    reported.clear();
+                    self.set_state(ConsumerState::Ready);
+                    tracing::info!(
+                        queue = &*self.shared.queue,
+                        workers = options.concurrency,
+                        prefetch_per_worker = options.prefetch_per_worker,
+                        "consuming"
+                    );
+                    let end = group.run(self, workers).await;
+                    if since.elapsed() > HEALTHY_AFTER {
+                        backoff.reset();
+                    }
+                    match end {
+                        GroupEnd::Drained(drained) => return drained,
+                        GroupEnd::Lost { reason, error } => {
+                            self.shared.metrics.reconnect(reason);
+                            (error, reason)
+                        }
+                    }
+                }
+            };
+            let fatal = error.is_fatal();
+            let delay = if fatal { jittered(options.refused_delay) } else { backoff.next_delay() };
+            self.report(&error, reason, delay, &mut reported);
+            self.set_state(ConsumerState::Waiting { error });
+            tokio::select! {
+                () = self.stop.requested() => return Drained::default(),
+                () = tokio::time::sleep(delay) => {}
+            }
+        }
+    }
+
+    /// Connects, declares, and registers every worker's consumer.
+    async fn open(&self) -> Result<Group, ConnectError> {
+        let shared = &self.shared;
+        let connection = Arc::new(self.connections.get().await?);
+        let queue = self.declare(&connection).await?;
+        let opening = shared.handoffs.iter().enumerate().map(|(index, handoff)| {
+            Subscription::open(Arc::clone(shared), Arc::clone(handoff), &connection, &queue, index)
+        });
+        let subscriptions = try_join_all(opening).await?;
+        Ok(Group { connection, queue, subscriptions })
+    }
+
+    async fn declare(&self, connection: &PooledConnection) -> Result<ShortString, ConnectError> {
+        let shared = &self.shared;
+        let declare = async {
+            let channel = connection.create_channel().await.map_err(|error| ConnectError::Lost(error.to_string()))?;
+            let queue = shared.topology.declare(&channel).await?;
+            if shared.options.dead_letter == DeadLetter::Queue {
+                topology::declare_dead_letter_queue(&channel, &shared.dead_letter_queue, shared.topology.declare)
+                    .await?;
+            }
+            // `Consumer::new` refuses a topology without a queue.
+            queue.ok_or_else(|| ConnectError::Lost("there is no queue to consume".into()))
+        };
+        shared.within_rpc_timeout("declaring", declare).await
+    }
+
+    fn set_state(&self, state: ConsumerState) {
+        self.shared.metrics.consumer_ready.set(f64::from(u8::from(matches!(state, ConsumerState::Ready))));
+        self.state.send_replace(state);
+    }
+
+    /// Once for each different error, until the consumer has been ready again.
+    fn report(&self, error: &ConnectError, reason: &'static str, delay: Duration, reported: &mut String) {
+        let queue = &*self.shared.queue;
+        let text = error.to_string();
+        if *reported == text {
+            tracing::debug!(queue, reason, error = ?text, retry_in = ?delay, "still not consuming");
+        } else if error.is_fatal() {
+            tracing::error!(queue, reason, error = ?text, retry_in = ?delay, "cannot consume until somebody mends this; trying again slowly");
+        } else {
+            tracing::warn!(queue, reason, error = ?text, retry_in = ?delay, "not consuming; reconnecting");
+        }
+        *reported = text;
+    }
+}
+
+/// All workers' subscriptions on one connection.
+struct Group {
+    connection: Arc<PooledConnection>,
+    queue: ShortString,
+    subscriptions: Vec<Subscription>,
+}
+
+impl Group {
+    async fn run(self, supervisor: &Supervisor, workers: &mut JoinSet<()>) -> GroupEnd {
+        let group_over = CancellationToken::new();
+        let mut running = JoinSet::new();
+        for subscription in self.subscriptions {
+            running.spawn(subscription.run(supervisor.stop.clone(), group_over.clone()));
+        }
+        let watching = backlog::watch(Arc::clone(&supervisor.shared), Arc::clone(&self.connection), self.queue);
+        let watching = tokio::spawn(watching);
+
+        let mut drained = Drained::default();
+        let mut lost = None;
+        loop {
+            let ended = tokio::select! {
+                biased;
+                ended = running.join_next() => ended,
+                () = supervisor.stop.requested(), if !matches!(*supervisor.state.borrow(), ConsumerState::Draining) => {
+                    supervisor.set_state(ConsumerState::Draining);
+                    continue;
+                }
+                Some(worker) = workers.join_next(), if !supervisor.stop.is_requested() => {
+                    // Handlers' panics are caught, so this one is ours. The group starts again with all its workers.
+                    tracing::error!(queue = &*supervisor.shared.queue, error = ?worker.err().map(|e| e.to_string()), "a worker ended");
+                    workers.shutdown().await;
+                    for worker in supervisor.shared.workers() {
+                        workers.spawn(worker.run());
+                    }
+                    lost.get_or_insert(("worker", "a worker ended".to_owned()));
+                    group_over.cancel();
+                    continue;
+                }
+            };
+            match ended {
+                None => break,
+                Some(Ok(SubscriptionEnd::Drained(more))) => {
+                    drained.unstarted += more.unstarted;
+                    drained.cut_off += more.cut_off;
+                }
+                Some(Ok(SubscriptionEnd::GroupOver)) => {}
+                Some(Ok(SubscriptionEnd::Cancelled)) => {
+                    lost.get_or_insert((
+                        "cancelled",
+                        "the broker cancelled the consumer; was the queue deleted?".to_owned(),
+                    ));
+                }
+                Some(Ok(SubscriptionEnd::Lost(error))) => drop(lost.get_or_insert(("lost", error))),
+                Some(Err(error)) => drop(lost.get_or_insert(("panic", error.to_string()))),
+            }
+            if lost.is_some() {
+                // Readiness falls before anything else happens; the whole group goes with its first member.
+                if !supervisor.stop.is_requested() {
+                    supervisor.set_state(ConsumerState::Connecting);
+                }
+                group_over.cancel();
+            }
+        }
+        watching.abort();
+        drop(watching.await);
+        if let Some(connection) = Arc::into_inner(self.connection) {
+            supervisor.connections.close_one(connection, CLOSE_LIMIT).await;
+        }
+        match lost {
+            Some((reason, error)) if !supervisor.stop.is_requested() => {
+                GroupEnd::Lost { reason, error: ConnectError::Lost(error) }
+            }
+            _ => GroupEnd::Drained(drained),
+        }
+    }
+}
+
+impl Shared {
+    fn workers(self: &Arc<Self>) -> Vec<Worker> {
+        let number = |index: usize| format!("{}#{index}", self.instance);
+        let worker = |(index, handoff): (usize, &Arc<_>)| Worker {
+            shared: Arc::clone(self),
+            handoff: Arc::clone(handoff),
+            name: number(index),
+        };
+        self.handoffs.iter().enumerate().map(worker).collect()
+    }
+}

@@ -1,0 +1,317 @@
+//! A worker: one delivery at a time, from the handoff to its settlement.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Shared, dead_letter,
+    handoff::{Finished, Handoff, Verdict},
+    kept::KeptResult,
+};
+use crate::{
+    context::Context,
+    envelope::Work,
+    error::PublishError,
+    handler::Answers,
+    message::Outgoing,
+    metrics::TypeMetrics,
+    options::DeadLetter,
+    retry::{self, RunFailure, Runs},
+    router::{Route, unknown_type},
+    settlement::{Conclusion, Failure, FailureKind, Settlement, decide},
+};
+
+/// One of the consumer's `concurrency` workers. It outlives connections.
+pub(super) struct Worker {
+    pub(super) shared: Arc<Shared>,
+    pub(super) handoff: Arc<Handoff>,
+    /// The process and the worker's number in it, for dead letters.
+    pub(super) name: String,
+}
+
+impl Worker {
+    /// Works until the consumer drains.
+    pub(super) async fn run(self) {
+        while let Some(work) = self.handoff.next().await {
+            self.shared.metrics.in_flight.increment(1.0);
+            self.handle(work).await;
+            self.shared.metrics.in_flight.decrement(1.0);
+        }
+    }
+
+    /// A delivery's whole life: what came of it, what that means, and making it so.
+    async fn handle(&self, work: Work) {
+        let kind = self.shared.router.route(work.envelope.message_type()).and_then(|(name, _)| name);
+        let delivery = InHand { worker: self, metrics: self.shared.metrics.of(kind), work };
+        match delivery.kept_result().await {
+            None => {
+                let conclusion = delivery.conclude().await;
+                delivery.settle(decide(conclusion, &self.shared.options)).await;
+            }
+            Some(KeptResult::Answers(answers)) => delivery.settle(Settlement::Answer(answers)).await,
+            Some(KeptResult::Failed(failure)) => {
+                delivery.settle(decide(Conclusion::Failed(failure), &self.shared.options)).await;
+            }
+            Some(KeptResult::Settled) => delivery.finish(Verdict::Ack, || Some(KeptResult::Settled)),
+        }
+    }
+}
+
+/// The delivery that a worker has in hand.
+struct InHand<'a> {
+    worker: &'a Worker,
+    metrics: &'a TypeMetrics,
+    work: Work,
+}
+
+impl InHand<'_> {
+    /// What an earlier run of this message came to, if its connection was lost and the message is back.
+    async fn kept_result(&self) -> Option<KeptResult> {
+        let claim = self.worker.shared.kept.claim(&self.work)?;
+        let result = claim.result().await?;
+        self.worker.shared.kept.count_used();
+        tracing::debug!(queue = self.work.envelope.queue(), message_id = ?self.work.envelope.message_id(),
+            "redelivered after a lost connection: answered with the kept result");
+        Some(result)
+    }
+
+    /// Runs the handler, unless something about the message forbids it.
+    async fn conclude(&self) -> Conclusion {
+        let Shared { options, router, policy, .. } = &*self.worker.shared;
+        let envelope = &self.work.envelope;
+        let unrun = |kind, text: String| Conclusion::Failed(Failure::unrun(kind, text));
+        if envelope.delivery_count() > options.max_deliveries {
+            let (count, limit) = (envelope.delivery_count(), options.max_deliveries);
+            return unrun(
+                FailureKind::Poison,
+                format!("given out {count} times before, more than max_deliveries ({limit})"),
+            );
+        }
+        if self.work.body.len() > options.max_body_bytes {
+            let (size, limit) = (self.work.body.len(), options.max_body_bytes);
+            return unrun(FailureKind::TooLarge, format!("{size} bytes, more than max_body_bytes ({limit})"));
+        }
+        let Some((_, route)) = router.route(envelope.message_type()) else {
+            return unrun(FailureKind::UnknownType, unknown_type(envelope.message_type()));
+        };
+        retry::run(policy, &RunsOf { delivery: self, route: &**route }).await
+    }
+
+    /// Makes the settlement so: what has to be published is confirmed before the broker hears of the original.
+    async fn settle(&self, settlement: Settlement) {
+        match settlement {
+            Settlement::Answer(answers) => self.answer(answers).await,
+            Settlement::Requeue => self.requeue(),
+            Settlement::DeadLetter(failure) => self.dead_letter(failure).await,
+        }
+    }
+
+    async fn answer(&self, answers: Answers) {
+        let mut unpublished = answers.into_messages();
+        while let Some(next) = unpublished.first() {
+            match self.publish(next, self.worker.shared.policy.max_retry_attempts).await {
+                Published::Yes => drop(unpublished.remove(0)),
+                Published::Interrupted => return self.hand_back(KeptResult::Answers(unpublished.into())),
+                Published::Failed { error, attempts } => {
+                    return self.unanswered(unpublished.into(), &error, attempts).await;
+                }
+            }
+        }
+        self.finish(Verdict::Ack, || Some(KeptResult::Settled));
+    }
+
+    /// An answer cannot be published, so the task is not done, although its handler is.
+    async fn unanswered(&self, answers: Answers, error: &PublishError, attempts: u32) {
+        let failure = Failure {
+            text: format!("the handler succeeded, but its answer was not published: {error}"),
+            attempts,
+            ..Failure::unrun(FailureKind::Exhausted, "")
+        };
+        self.report("an answer could not be published", &failure);
+        match decide(Conclusion::Failed(failure), &self.worker.shared.options) {
+            Settlement::DeadLetter(failure) => self.dead_letter(failure).await,
+            // The handler need not run again when the message comes back.
+            Settlement::Requeue | Settlement::Answer(_) => self.hand_back(KeptResult::Answers(answers)),
+        }
+    }
+
+    async fn dead_letter(&self, failure: Failure) {
+        let Shared { options, publisher, dead_letter_queue, topology, .. } = &*self.worker.shared;
+        self.report("dead-lettered", &failure);
+        let kind = failure.kind.label();
+        if options.dead_letter == DeadLetter::Broker {
+            self.worker.shared.metrics.dead_letter(kind);
+            return self.finish(Verdict::Reject, || Some(KeptResult::Failed(failure)));
+        }
+        let copy = dead_letter::copy(&self.work, &failure, &self.worker.name, dead_letter_queue);
+        loop {
+            match self.publish(&copy, 0).await {
+                Published::Yes => break,
+                Published::Interrupted => return self.hand_back(KeptResult::Failed(failure)),
+                Published::Failed { error, .. } => {
+                    tracing::error!(queue = self.work.envelope.queue(), dead_letter_queue, error = ?error.to_string(),
+                        "cannot dead-letter a message; it stays unsettled and is tried again");
+                    // Somebody may have deleted the queue since we declared it.
+                    if let Err(error) = publisher.declare_dead_letter_queue(dead_letter_queue, topology.declare).await {
+                        tracing::error!(dead_letter_queue, error = ?error.to_string(), "cannot declare the dead-letter queue");
+                    }
+                    if self.waits_in_vain(self.worker.shared.policy.backoff.delay(1)).await {
+                        return self.hand_back(KeptResult::Failed(failure));
+                    }
+                }
+            }
+        }
+        self.worker.shared.metrics.dead_letter(kind);
+        self.metrics.dead_lettered.increment(1);
+        self.finish(Verdict::Ack, || Some(KeptResult::Settled));
+    }
+
+    /// Publishes until confirmed. What passes by itself is waited for; other failures are tried `retries` times again.
+    async fn publish(&self, outgoing: &Outgoing, retries: u32) -> Published {
+        let backoff = self.worker.shared.policy.backoff;
+        let mut failures = 0;
+        let mut attempt = 0;
+        loop {
+            // Somebody else may be at work on the message by now, and answer it.
+            if self.worker.handoff.is_taken_back() {
+                return Published::Interrupted;
+            }
+            attempt += 1;
+            let error = match self.worker.shared.publisher.publish(outgoing).await {
+                Ok(()) => return Published::Yes,
+                Err(PublishError::Unroutable { .. }) if !outgoing.required => {
+                    tracing::warn!(reply_to = ?outgoing.routing_key, "whoever asked is gone; the reply is dropped");
+                    return Published::Yes;
+                }
+                Err(error) => error,
+            };
+            if !error.is_passing() {
+                failures += 1;
+                if failures > retries {
+                    return Published::Failed { error, attempts: failures };
+                }
+            }
+            tracing::warn!(queue = self.work.envelope.queue(), exchange = outgoing.exchange(), attempt,
+                error = ?error.to_string(), "publish failed; the task stays unsettled and the publish is tried again");
+            if self.waits_in_vain(backoff.delay(attempt)).await {
+                return Published::Interrupted;
+            }
+        }
+    }
+
+    /// Waits, unless that has become pointless.
+    async fn waits_in_vain(&self, delay: Duration) -> bool {
+        tokio::select! {
+            biased;
+            () = self.worker.handoff.interrupted() => true,
+            () = tokio::time::sleep(delay) => false,
+        }
+    }
+
+    fn requeue(&self) {
+        self.finish(Verdict::Requeue, || None);
+    }
+
+    /// Gives the message back with a result kept for its return to this process.
+    fn hand_back(&self, result: KeptResult) {
+        if self.worker.handoff.is_taken_back() {
+            return self.finish(Verdict::Requeue, || Some(result));
+        }
+        self.worker.shared.kept.keep(&self.work, result);
+        self.finish(Verdict::Requeue, || None);
+    }
+
+    fn finish(&self, verdict: Verdict, keep: impl FnOnce() -> Option<KeptResult>) {
+        match (self.worker.handoff.finish(verdict, keep), verdict) {
+            (Finished::Settled, Verdict::Ack) => self.metrics.acked.increment(1),
+            (Finished::Settled, Verdict::Requeue) => self.metrics.requeued.increment(1),
+            (Finished::Settled, Verdict::Reject) => self.metrics.dead_lettered.increment(1),
+            (Finished::TakenBack, _) => self.metrics.lost.increment(1),
+        }
+    }
+
+    /// The final failure of a message: once, with what an operator looks for. Never the body.
+    fn report(&self, what: &str, failure: &Failure) {
+        let envelope = &self.work.envelope;
+        tracing::error!(
+            queue = envelope.queue(),
+            message_type = ?envelope.message_type(),
+            message_id = ?envelope.message_id(),
+            correlation_id = ?envelope.correlation_id(),
+            kind = failure.kind.label(),
+            attempts = failure.attempts,
+            error = ?failure.text,
+            "{what}"
+        );
+    }
+}
+
+/// What came of publishing something for a message.
+enum Published {
+    Yes,
+    /// The message was taken back, or we are draining.
+    Interrupted,
+    Failed {
+        error: PublishError,
+        attempts: u32,
+    },
+}
+
+/// The runs of the delivery in hand by the handler for its type.
+struct RunsOf<'a> {
+    delivery: &'a InHand<'a>,
+    route: &'a dyn Route,
+}
+
+impl Runs for RunsOf<'_> {
+    async fn once(&self, attempt: u32) -> Result<Answers, RunFailure> {
+        let Self { delivery: InHand { worker, metrics, work }, route } = self;
+        let limit = worker.shared.policy.run_limit;
+        let cancellation = CancellationToken::new();
+        // However this run ends, what it left running elsewhere is told so.
+        let _cancel_when_over = cancellation.clone().drop_guard();
+        let started = Instant::now();
+        let context =
+            Context::new(Arc::clone(&work.envelope), attempt, limit.map(|limit| started + limit), cancellation);
+        let result = retry::guard(limit, route.run(work.body.clone(), context.clone())).await;
+        let seconds = match &result {
+            Ok(_) => &metrics.ok_seconds,
+            Err(RunFailure::Error(error)) if error.is_permanent() => &metrics.permanent_seconds,
+            Err(RunFailure::Error(_)) => &metrics.error_seconds,
+            Err(RunFailure::Timeout(_)) => &metrics.timeout_seconds,
+            Err(RunFailure::Panic(_)) => &metrics.panic_seconds,
+            Err(RunFailure::Undecodable(_)) => &metrics.undecodable_seconds,
+        };
+        seconds.record(started.elapsed());
+        result.map(|answers| answers.in_context(&context))
+    }
+
+    fn failed(&self, attempt: u32, failure: &RunFailure, next: Option<Duration>) {
+        let Some(delay) = next else { return };
+        let InHand { metrics, work, .. } = self.delivery;
+        match failure {
+            RunFailure::Error(_) | RunFailure::Undecodable(_) => metrics.retried_error.increment(1),
+            RunFailure::Timeout(_) => metrics.retried_timeout.increment(1),
+            RunFailure::Panic(_) => metrics.retried_panic.increment(1),
+        }
+        let envelope = &work.envelope;
+        tracing::warn!(
+            queue = envelope.queue(),
+            message_type = ?envelope.message_type(),
+            message_id = ?envelope.message_id(),
+            correlation_id = ?envelope.correlation_id(),
+            attempt,
+            retry_in = ?delay,
+            error = ?failure.to_string(),
+            "handler failed; trying again"
+        );
+    }
+
+    async fn interrupted(&self) {
+        self.delivery.worker.handoff.interrupted().await;
+    }
+}

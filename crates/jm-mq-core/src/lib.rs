@@ -1,0 +1,34 @@
+//! scaffolding
+mod backoff;
+mod broker;
+mod consumer;
+mod context;
+mod envelope;
+mod error;
+mod handler;
+mod headers;
+mod message;
+pub mod metrics;
+mod options;
+mod publisher;
+mod retry;
+mod router;
+mod settlement;
+mod signal;
+mod topology;
+mod trace;
+
+pub use backoff::Backoff;
+pub use broker::{Broker, BrokerOptions, HostOptions, Port, TlsOptions};
+pub use consumer::{Consumer, ConsumerState, DrainReport, RunningConsumer};
+pub use context::Context;
+pub use envelope::Envelope;
+pub use error::{ConnectError, OptionsError, PublishError, TimeoutCause};
+pub use handler::{Answers, Handler, HandlerError, Permanent};
+pub use message::{CONTENT_TYPE_JSON, CONTENT_TYPE_TEXT, Message, Outgoing, Payload};
+pub use options::{ConsumerOptions, DeadLetter};
+pub use publisher::{Publisher, PublisherOptions};
+pub use router::{RawMessage, Router};
+pub use signal::shutdown_signal;
+pub use topology::{Declare, ExchangeKind, Topology};
+pub use trace::TraceContext;

@@ -1,0 +1,251 @@
+//! Every metric of the platform: its name, unit, meaning and labels, in one place.
+//!
+//! They go through the `metrics` facade: a binary that installs no recorder pays nothing. Labels are bounded: `type`
+//! takes only registered types and [`OTHER`], `queue` and `exchange` come from the configuration.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use metrics::{
+    Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+
+/// Messages waiting in the queue; labels: queue. The specification's backlog.
+pub const QUEUE_MESSAGES_READY: &str = "jm_mq_queue_messages_ready";
+/// Consumers of the queue, ours and others; labels: queue.
+pub const QUEUE_CONSUMERS: &str = "jm_mq_queue_consumers";
+/// Deliveries by how they ended; labels: queue, type, outcome (`ack`, `requeue`, `dead_letter`, `lost`). The
+/// specification's consume rate.
+pub const DELIVERIES: &str = "jm_mq_deliveries_total";
+/// Duration of single handler runs; labels: queue, type, outcome (`ok`, `error`, `permanent`, `timeout`, `panic`,
+/// `undecodable`).
+pub const HANDLER_SECONDS: &str = "jm_mq_handler_seconds";
+/// Runs after a failed one; labels: queue, type, reason (`error`, `timeout`, `panic`). The specification's retries.
+pub const RETRIES: &str = "jm_mq_retries_total";
+/// Open connections; labels: role (`publisher`, `consumer`), state (`open`). The specification's connections.
+pub const CONNECTIONS: &str = "jm_mq_connections";
+/// Connections on which the broker blocks publishers; labels: role.
+pub const CONNECTION_BLOCKED: &str = "jm_mq_connection_blocked";
+/// Negative acknowledgements; labels: queue, requeue. The specification's nack rate.
+pub const NACKS: &str = "jm_mq_nacks_total";
+/// Dead-lettered messages; labels: queue, kind.
+pub const DEAD_LETTERS: &str = "jm_mq_dead_letters_total";
+/// Deliveries that a worker holds at present; labels: queue.
+pub const IN_FLIGHT: &str = "jm_mq_in_flight";
+/// Workers of this process, each of which can hold one delivery; labels: queue.
+pub const WORKERS: &str = "jm_mq_workers";
+/// Whether every worker's consumer is registered (1) or not (0); labels: queue.
+pub const CONSUMER_READY: &str = "jm_mq_consumer_ready";
+/// Age of the oldest delivery that is not settled, buffered ones included; labels: queue. Compare with `consumer_timeout`.
+pub const OLDEST_UNACKED_SECONDS: &str = "jm_mq_oldest_unacked_seconds";
+/// Ends of a consumer's connection that were not asked for; labels: queue, reason.
+pub const RECONNECTS: &str = "jm_mq_reconnects_total";
+/// Settlements that the broker never got, since the channel was gone; labels: queue, reason (`channel`, `write`).
+pub const LOST_ACKS: &str = "jm_mq_lost_acks_total";
+/// Results kept for messages whose connection was lost while they ran; labels: queue, fate (`used`, `evicted`).
+pub const KEPT_RESULTS: &str = "jm_mq_kept_results_total";
+/// Messages published; labels: exchange, outcome (`confirmed`, `unroutable`, `refused`, `timed_out`, `not_connected`,
+/// `invalid`).
+pub const PUBLISHES: &str = "jm_mq_publishes_total";
+/// From the first attempt to publish to the broker's confirm; labels: exchange, outcome.
+pub const PUBLISH_CONFIRM_SECONDS: &str = "jm_mq_publish_confirm_seconds";
+
+/// The `type` label of whatever is not registered.
+pub const OTHER: &str = "other";
+
+/// Tells the installed recorder every metric's unit and meaning. Call it once, after installing one.
+pub fn describe() {
+    for (name, text) in [
+        (DELIVERIES, "Deliveries by how they ended"),
+        (RETRIES, "Handler runs after a failed one"),
+        (NACKS, "Negative acknowledgements"),
+        (DEAD_LETTERS, "Dead-lettered messages by kind of failure"),
+        (RECONNECTS, "Ends of a consumer's connection that were not asked for"),
+        (LOST_ACKS, "Settlements that the broker never got"),
+        (KEPT_RESULTS, "Results kept across a lost connection, by fate"),
+        (PUBLISHES, "Messages published, by outcome"),
+    ] {
+        describe_counter!(name, Unit::Count, text);
+    }
+    for (name, unit, text) in [
+        (QUEUE_MESSAGES_READY, Unit::Count, "Messages waiting in the queue"),
+        (QUEUE_CONSUMERS, Unit::Count, "Consumers of the queue, all processes"),
+        (CONNECTIONS, Unit::Count, "Open connections"),
+        (CONNECTION_BLOCKED, Unit::Count, "Connections on which the broker blocks publishers"),
+        (IN_FLIGHT, Unit::Count, "Deliveries held by a worker of this process"),
+        (WORKERS, Unit::Count, "Workers of this process"),
+        (CONSUMER_READY, Unit::Count, "1 when every worker's consumer is registered"),
+        (OLDEST_UNACKED_SECONDS, Unit::Seconds, "Age of the oldest unsettled delivery"),
+    ] {
+        describe_gauge!(name, unit, text);
+    }
+    describe_histogram!(HANDLER_SECONDS, Unit::Seconds, "Duration of single handler runs");
+    describe_histogram!(PUBLISH_CONFIRM_SECONDS, Unit::Seconds, "From publish to the broker's confirm");
+}
+
+/// One connection's part of the gauges; taken back when dropped.
+pub(crate) struct ConnectionGauges {
+    open: Gauge,
+    blocked_gauge: Gauge,
+    is_blocked: bool,
+}
+
+impl ConnectionGauges {
+    pub(crate) fn opened(role: &'static str) -> Self {
+        let open = gauge!(CONNECTIONS, "role" => role, "state" => "open");
+        let blocked_gauge = gauge!(CONNECTION_BLOCKED, "role" => role);
+        open.increment(1.0);
+        blocked_gauge.increment(0.0);
+        Self { open, blocked_gauge, is_blocked: false }
+    }
+
+    pub(crate) fn blocked(&mut self, blocked: bool) {
+        match (self.is_blocked, blocked) {
+            (false, true) => self.blocked_gauge.increment(1.0),
+            (true, false) => self.blocked_gauge.decrement(1.0),
+            _ => {}
+        }
+        self.is_blocked = blocked;
+    }
+}
+
+impl Drop for ConnectionGauges {
+    fn drop(&mut self) {
+        self.blocked(false);
+        self.open.decrement(1.0);
+    }
+}
+
+/// How a publish ended, counted by exchange.
+pub(crate) struct PublishMetrics(Mutex<HashMap<String, HashMap<&'static str, PublishHandles>>>);
+
+struct PublishHandles {
+    count: Counter,
+    seconds: Histogram,
+}
+
+/// More exchanges than this and the rest is counted as [`OTHER`]: a handler could take the name from a message.
+const MAX_EXCHANGES: usize = 64;
+
+impl PublishMetrics {
+    pub(crate) fn new() -> Self {
+        Self(Mutex::default())
+    }
+
+    pub(crate) fn record(&self, exchange: &str, outcome: &'static str, took: Duration) {
+        let mut exchanges = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let exchange =
+            if exchanges.contains_key(exchange) || exchanges.len() < MAX_EXCHANGES { exchange } else { OTHER };
+        if !exchanges.contains_key(exchange) {
+            exchanges.insert(exchange.to_owned(), HashMap::new());
+        }
+        let Some(outcomes) = exchanges.get_mut(exchange) else { return };
+        let handles = outcomes.entry(outcome).or_insert_with(|| PublishHandles {
+            count: counter!(PUBLISHES, "exchange" => exchange.to_owned(), "outcome" => outcome),
+            seconds: histogram!(PUBLISH_CONFIRM_SECONDS, "exchange" => exchange.to_owned(), "outcome" => outcome),
+        });
+        handles.count.increment(1);
+        handles.seconds.record(took);
+    }
+}
+
+/// The handles of one queue, looked up once: a look-up per message would cost more than the counting.
+pub(crate) struct QueueMetrics {
+    queue: String,
+    types: HashMap<String, TypeMetrics>,
+    other: TypeMetrics,
+    pub(crate) ready: Gauge,
+    pub(crate) consumers: Gauge,
+    pub(crate) in_flight: Gauge,
+    pub(crate) workers: Gauge,
+    pub(crate) consumer_ready: Gauge,
+    pub(crate) oldest_unacked: Gauge,
+    pub(crate) nacks_requeued: Counter,
+    pub(crate) nacks_dropped: Counter,
+    pub(crate) lost_on_channel: Counter,
+    pub(crate) lost_on_write: Counter,
+    pub(crate) kept_used: Counter,
+    pub(crate) kept_evicted: Counter,
+}
+
+/// The handles of one message type.
+pub(crate) struct TypeMetrics {
+    pub(crate) acked: Counter,
+    pub(crate) requeued: Counter,
+    pub(crate) dead_lettered: Counter,
+    pub(crate) lost: Counter,
+    pub(crate) ok_seconds: Histogram,
+    pub(crate) error_seconds: Histogram,
+    pub(crate) permanent_seconds: Histogram,
+    pub(crate) timeout_seconds: Histogram,
+    pub(crate) panic_seconds: Histogram,
+    pub(crate) undecodable_seconds: Histogram,
+    pub(crate) retried_error: Counter,
+    pub(crate) retried_timeout: Counter,
+    pub(crate) retried_panic: Counter,
+}
+
+impl QueueMetrics {
+    pub(crate) fn new<'a>(queue: &str, types: impl Iterator<Item = &'a str>) -> Self {
+        let name = || queue.to_owned();
+        let of_type = |kind: &str| TypeMetrics::new(queue, kind);
+        Self {
+            types: types.map(|kind| (kind.to_owned(), of_type(kind))).collect(),
+            other: of_type(OTHER),
+            ready: gauge!(QUEUE_MESSAGES_READY, "queue" => name()),
+            consumers: gauge!(QUEUE_CONSUMERS, "queue" => name()),
+            in_flight: gauge!(IN_FLIGHT, "queue" => name()),
+            workers: gauge!(WORKERS, "queue" => name()),
+            consumer_ready: gauge!(CONSUMER_READY, "queue" => name()),
+            oldest_unacked: gauge!(OLDEST_UNACKED_SECONDS, "queue" => name()),
+            nacks_requeued: counter!(NACKS, "queue" => name(), "requeue" => "true"),
+            nacks_dropped: counter!(NACKS, "queue" => name(), "requeue" => "false"),
+            lost_on_channel: counter!(LOST_ACKS, "queue" => name(), "reason" => "channel"),
+            lost_on_write: counter!(LOST_ACKS, "queue" => name(), "reason" => "write"),
+            kept_used: counter!(KEPT_RESULTS, "queue" => name(), "fate" => "used"),
+            kept_evicted: counter!(KEPT_RESULTS, "queue" => name(), "fate" => "evicted"),
+            queue: name(),
+        }
+    }
+
+    /// The handles for a registered type; any other type shares those of [`OTHER`].
+    pub(crate) fn of(&self, registered: Option<&str>) -> &TypeMetrics {
+        registered.and_then(|kind| self.types.get(kind)).unwrap_or(&self.other)
+    }
+
+    /// Rare enough to be looked up.
+    pub(crate) fn dead_letter(&self, kind: &'static str) {
+        counter!(DEAD_LETTERS, "queue" => self.queue.clone(), "kind" => kind).increment(1);
+    }
+
+    /// Rare enough to be looked up.
+    pub(crate) fn reconnect(&self, reason: &'static str) {
+        counter!(RECONNECTS, "queue" => self.queue.clone(), "reason" => reason).increment(1);
+    }
+}
+
+impl TypeMetrics {
+    fn new(queue: &str, kind: &str) -> Self {
+        let deliveries = |outcome: &'static str| counter!(DELIVERIES, "queue" => queue.to_owned(), "type" => kind.to_owned(), "outcome" => outcome);
+        let seconds = |outcome: &'static str| histogram!(HANDLER_SECONDS, "queue" => queue.to_owned(), "type" => kind.to_owned(), "outcome" => outcome);
+        let retries = |reason: &'static str| counter!(RETRIES, "queue" => queue.to_owned(), "type" => kind.to_owned(), "reason" => reason);
+        Self {
+            acked: deliveries("ack"),
+            requeued: deliveries("requeue"),
+            dead_lettered: deliveries("dead_letter"),
+            lost: deliveries("lost"),
+            ok_seconds: seconds("ok"),
+            error_seconds: seconds("error"),
+            permanent_seconds: seconds("permanent"),
+            timeout_seconds: seconds("timeout"),
+            panic_seconds: seconds("panic"),
+            undecodable_seconds: seconds("undecodable"),
+            retried_error: retries("error"),
+            retried_timeout: retries("timeout"),
+            retried_panic: retries("panic"),
+        }
+    }
+}

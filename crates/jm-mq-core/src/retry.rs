@@ -1,0 +1,158 @@
+//! The runs of one delivery: the specification's `handleWithRetry`, up to its outcome.
+
+use std::{
+    any::Any,
+    panic::AssertUnwindSafe,
+    time::{Duration, SystemTime},
+};
+
+use futures_util::FutureExt;
+
+use crate::{
+    backoff::Backoff,
+    handler::{Answers, HandlerError, Retry},
+    options::ConsumerOptions,
+    router::RunError,
+    settlement::{Conclusion, Failure, FailureKind},
+};
+
+/// When to run again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RetryPolicy {
+    pub(crate) max_retry_attempts: u32,
+    pub(crate) backoff: Backoff,
+    /// The limit of one run.
+    pub(crate) run_limit: Option<Duration>,
+}
+
+impl RetryPolicy {
+    pub(crate) fn new(options: &ConsumerOptions) -> Self {
+        Self {
+            max_retry_attempts: options.max_retry_attempts,
+            backoff: options.backoff(),
+            run_limit: options.run_limit(),
+        }
+    }
+}
+
+/// How one run failed.
+#[derive(Debug)]
+pub(crate) enum RunFailure {
+    /// The handler returned an error.
+    Error(HandlerError),
+    /// It ran longer than `handler_timeout`, and was dropped.
+    Timeout(Duration),
+    /// It panicked.
+    Panic(String),
+    /// It was never run: the body is not what its type says.
+    Undecodable(String),
+}
+
+impl RunFailure {
+    fn kind(&self) -> FailureKind {
+        match self {
+            Self::Error(error) if error.is_permanent() => FailureKind::Permanent,
+            Self::Error(_) => FailureKind::Exhausted,
+            Self::Timeout(_) => FailureKind::Timeout,
+            Self::Panic(_) => FailureKind::Panic,
+            Self::Undecodable(_) => FailureKind::Undecodable,
+        }
+    }
+
+    /// The wait before the next run; `None` if there must not be one.
+    fn delay(&self, attempt: u32, policy: &RetryPolicy) -> Option<Duration> {
+        if attempt > policy.max_retry_attempts {
+            return None;
+        }
+        match self {
+            Self::Error(error) => match error.retry {
+                Retry::Backoff => Some(policy.backoff.delay(attempt)),
+                Retry::After(delay) => Some(delay),
+                Retry::Never => None,
+            },
+            Self::Timeout(_) | Self::Panic(_) => Some(policy.backoff.delay(attempt)),
+            Self::Undecodable(_) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for RunFailure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Error(error) => error.fmt(f),
+            Self::Timeout(limit) => write!(f, "the handler ran longer than handler_timeout ({limit:?})"),
+            Self::Panic(text) => write!(f, "the handler panicked: {text}"),
+            Self::Undecodable(text) => write!(f, "the body cannot be read: {text}"),
+        }
+    }
+}
+
+/// The runs of one delivery, as its worker makes and watches them.
+pub(crate) trait Runs {
+    /// Runs the handler once; `attempt` counts from 1.
+    fn once(&self, attempt: u32) -> impl Future<Output = Result<Answers, RunFailure>> + Send;
+
+    /// A run failed; `next` is the wait before the next one, if there is one.
+    fn failed(&self, attempt: u32, failure: &RunFailure, next: Option<Duration>);
+
+    /// Resolves when waiting for another run has become pointless. Asked for only between runs: a run that has begun
+    /// is never stopped by it.
+    fn interrupted(&self) -> impl Future<Output = ()> + Send;
+}
+
+/// Runs the handler until it succeeds, fails for good, or is interrupted between two runs: at most
+/// `1 + max_retry_attempts` times.
+pub(crate) async fn run(policy: &RetryPolicy, runs: &impl Runs) -> Conclusion {
+    let mut first_failed_at = None;
+    let mut attempt = 1;
+    loop {
+        let failure = match runs.once(attempt).await {
+            Ok(answers) => return Conclusion::Done(answers),
+            Err(failure) => failure,
+        };
+        let first_failed_at = *first_failed_at.get_or_insert_with(SystemTime::now);
+        let next = failure.delay(attempt, policy);
+        runs.failed(attempt, &failure, next);
+        let Some(delay) = next else {
+            let text = failure.to_string();
+            return Conclusion::Failed(Failure { kind: failure.kind(), text, attempts: attempt, first_failed_at });
+        };
+        tokio::select! {
+            biased;
+            () = runs.interrupted() => return Conclusion::Interrupted,
+            () = tokio::time::sleep(delay) => {}
+        }
+        attempt += 1;
+    }
+}
+
+/// One run under its time limit, with panics caught.
+pub(crate) async fn guard(
+    limit: Option<Duration>,
+    run: impl Future<Output = Result<Answers, RunError>>,
+) -> Result<Answers, RunFailure> {
+    // The handler's own state may be poisoned by its panic; ours is not reachable from it.
+    let caught = AssertUnwindSafe(run).catch_unwind();
+    let finished = match limit {
+        None => caught.await,
+        Some(limit) => match tokio::time::timeout(limit, caught).await {
+            Ok(finished) => finished,
+            Err(_) => return Err(RunFailure::Timeout(limit)),
+        },
+    };
+    match finished {
+        Ok(Ok(answers)) => Ok(answers),
+        Ok(Err(RunError::Handler(error))) => Err(RunFailure::Error(error)),
+        Ok(Err(RunError::Undecodable(text))) => Err(RunFailure::Undecodable(text)),
+        Err(panic) => Err(RunFailure::Panic(panic_text(panic.as_ref()))),
+    }
+}
+
+/// A panic's message, if it is text, as it is for `panic!`, `unwrap` and `expect`.
+pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    text.unwrap_or("a panic without a message").to_owned()
+}
+
+#[cfg(test)]
+mod tests;
