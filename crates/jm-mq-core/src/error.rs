@@ -108,7 +108,9 @@ impl ConnectError {
 
 /// What became of a message that was not confirmed.
 ///
-/// Every case but [`TimedOut`](Self::TimedOut) means that the message is in no queue through this publish.
+/// [`Unroutable`](Self::Unroutable), [`Refused`](Self::Refused) and [`Invalid`](Self::Invalid) mean that it is in no
+/// queue. After the other two the broker may still have it, or get it, if it was written: publish it again only with
+/// the same message id.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PublishError {
@@ -132,8 +134,7 @@ pub enum PublishError {
         /// The key it was sent with.
         routing_key: String,
     },
-    /// The deadline passed without an answer. If it was written, the broker may still route it: publish again only
-    /// with the same message id.
+    /// The deadline passed without an answer.
     #[error("no confirm for exchange `{exchange}` within {after:?}: {cause}")]
     TimedOut {
         /// Where it was sent.
@@ -144,8 +145,10 @@ pub enum PublishError {
         cause: TimeoutCause,
     },
     /// There was no connection before the deadline.
-    #[error("not connected, gave up after {after:?}: {source}")]
+    #[error("not connected, gave up after {after:?}: {source}{}", lost_words(*.written))]
     NotConnected {
+        /// Whether the message had been written to an earlier connection, which was lost before it was confirmed.
+        written: bool,
         /// The publisher's timeout.
         after: Duration,
         /// The last attempt's error.
@@ -179,6 +182,10 @@ pub enum TimeoutCause {
     /// All channels of this publisher were busy with other publishes.
     #[error("all channels of the publisher were busy; the message was not sent")]
     Busy,
+}
+
+fn lost_words(written: bool) -> &'static str {
+    if written { "; the message had been written before the connection was lost, so it may be queued" } else { "" }
 }
 
 fn written_words(written: bool) -> &'static str {

@@ -5,7 +5,10 @@ mod channel;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -155,7 +158,7 @@ impl Publisher {
         if let Some(reason) = channel::defect(outgoing) {
             return Err(PublishError::Invalid { exchange: outgoing.exchange.clone(), reason });
         }
-        let progress = Progress::default();
+        let progress = Progress { stage: Mutex::new(Stage::Waiting(None)), written: AtomicBool::new(false) };
         let attempts = async {
             let mut backoff = reconnect_backoff();
             loop {
@@ -167,15 +170,16 @@ impl Publisher {
                 tokio::time::sleep(backoff.next_delay()).await;
             }
         };
-        match timeout_at(deadline, attempts).await {
-            Ok(result) => result,
-            Err(_) => Err(self.inner.timed_out(&outgoing.exchange, progress.take())),
-        }
+        // Ends the borrow of `progress` together with the attempts.
+        let finished = timeout_at(deadline, attempts).await;
+        finished.unwrap_or_else(|_| {
+            let (stage, written) = progress.end();
+            Err(self.inner.timed_out(&outgoing.exchange, stage, written))
+        })
     }
 
     async fn attempt(&self, outgoing: &Outgoing, progress: &Progress) -> Result<(), Failure> {
         let lease = self.inner.channels.lease().await?;
-        progress.set(Stage::Leased);
         lease.wait_while_blocked(|| progress.set(Stage::Blocked)).await;
         progress.set(Stage::Written { on: lease.connection() });
         lease.publish(outgoing, &self.inner.app_id).await?;
@@ -186,17 +190,19 @@ impl Publisher {
 
 impl Inner {
     /// Says what a publish was waiting for when its time was up.
-    fn timed_out(&self, exchange: &str, stage: Stage) -> PublishError {
+    fn timed_out(&self, exchange: &str, stage: Stage, written: bool) -> PublishError {
         let after = self.options.timeout;
         let timed_out = |cause| PublishError::TimedOut { exchange: exchange.to_owned(), after, cause };
-        let blocked = |written| timed_out(TimeoutCause::Blocked { reason: self.channels.alarm_reason(), written });
-        match stage {
-            Stage::Waiting(None) if self.channels.exhausted() => timed_out(TimeoutCause::Busy),
-            Stage::Waiting(None) => PublishError::NotConnected { after, source: self.silent("connecting") },
-            Stage::Waiting(Some(source)) => PublishError::NotConnected { after, source },
-            Stage::Blocked => blocked(false),
-            Stage::Written { on } if on.blocked() => blocked(true),
-            Stage::Leased | Stage::Written { .. } => timed_out(TimeoutCause::Unanswered),
+        let blocked = |reason| timed_out(TimeoutCause::Blocked { reason, written });
+        let not_connected = |source| PublishError::NotConnected { written, after, source };
+        match (stage, self.channels.alarm()) {
+            (Stage::Waiting(None), Some(reason)) => blocked(reason),
+            (Stage::Waiting(None), None) if self.channels.exhausted() => timed_out(TimeoutCause::Busy),
+            (Stage::Waiting(None), None) => not_connected(self.silent("connecting")),
+            (Stage::Waiting(Some(source)), _) => not_connected(source),
+            (Stage::Blocked, reason) => blocked(reason.unwrap_or_default()),
+            (Stage::Written { on }, Some(reason)) if on.blocked() => blocked(reason),
+            (Stage::Written { .. }, _) => timed_out(TimeoutCause::Unanswered),
         }
     }
 
@@ -211,16 +217,15 @@ fn reconnect_backoff() -> ReconnectBackoff {
 }
 
 /// How far a publish has come; read when its time is up.
-#[derive(Default)]
-struct Progress(Mutex<Stage>);
+struct Progress {
+    stage: Mutex<Stage>,
+    /// Whether any attempt has handed the message to a connection.
+    written: AtomicBool,
+}
 
-#[derive(Default)]
 enum Stage {
     /// For a channel, possibly after a lost connection.
     Waiting(Option<ConnectError>),
-    /// Has a channel.
-    #[default]
-    Leased,
     /// Holds the message back, since the broker blocks publishers.
     Blocked,
     /// Handed to the connection.
@@ -229,11 +234,13 @@ enum Stage {
 
 impl Progress {
     fn set(&self, stage: Stage) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = stage;
+        self.written.fetch_or(matches!(stage, Stage::Written { .. }), Ordering::Relaxed);
+        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
     }
 
-    fn take(&self) -> Stage {
-        std::mem::take(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Where it stands, and whether it was ever written.
+    fn end(self) -> (Stage, bool) {
+        (self.stage.into_inner().unwrap_or_else(PoisonError::into_inner), self.written.into_inner())
     }
 }
 

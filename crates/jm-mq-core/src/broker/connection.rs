@@ -43,9 +43,15 @@ pub(crate) struct ConnectionPool {
     alarm: Arc<Alarm>,
 }
 
-/// Why the broker blocks publishers, as it said last.
+/// Why the broker blocks publishers, if it does.
 #[derive(Debug, Default)]
-struct Alarm(Mutex<String>);
+struct Alarm(Mutex<Option<String>>);
+
+impl Alarm {
+    fn set(&self, reason: Option<String>) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    }
+}
 
 impl ConnectionPool {
     /// A pool of up to `size` connections, of which none is open yet. `purpose` shows in the broker's list.
@@ -105,8 +111,8 @@ impl ConnectionPool {
         }
     }
 
-    /// Why the broker blocks publishers.
-    pub(crate) fn alarm_reason(&self) -> String {
+    /// Why the broker blocks publishers, if it does.
+    pub(crate) fn alarm(&self) -> Option<String> {
         self.alarm.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
@@ -176,11 +182,12 @@ async fn watch_events(events: impl futures_core::Stream<Item = Event>, role: Rol
         match event {
             Event::ConnectionBlocked(reason) => {
                 tracing::warn!(role = role.label(), %reason, "the broker blocks publishers on this connection");
-                *alarm.0.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+                alarm.set(Some(reason));
                 gauges.blocked(true);
             }
             Event::ConnectionUnblocked => {
                 tracing::info!(role = role.label(), "the broker takes messages again");
+                alarm.set(None);
                 gauges.blocked(false);
             }
             // The connection is gone; its users report it with what they were doing.
@@ -188,4 +195,6 @@ async fn watch_events(events: impl futures_core::Stream<Item = Event>, role: Rol
             _ => {}
         }
     }
+    // A new connection has to be told anew.
+    alarm.set(None);
 }

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use metrics::Counter;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -56,7 +57,9 @@ impl Worker {
             Some(KeptResult::Failed(failure)) => {
                 delivery.settle(decide(Conclusion::Failed(failure), &self.shared.options)).await;
             }
-            Some(KeptResult::Settled) => delivery.finish(Verdict::Ack, || Some(KeptResult::Settled)),
+            Some(KeptResult::Settled) => {
+                delivery.finish(Verdict::Ack, &delivery.metrics.acked, || Some(KeptResult::Settled));
+            }
         }
     }
 }
@@ -121,7 +124,7 @@ impl InHand<'_> {
                 }
             }
         }
-        self.finish(Verdict::Ack, || Some(KeptResult::Settled));
+        self.finish(Verdict::Ack, &self.metrics.acked, || Some(KeptResult::Settled));
     }
 
     /// An answer cannot be published, so the task is not done, although its handler is.
@@ -145,7 +148,7 @@ impl InHand<'_> {
         let kind = failure.kind.label();
         if options.dead_letter == DeadLetter::Broker {
             self.worker.shared.metrics.dead_letter(kind);
-            return self.finish(Verdict::Reject, || Some(KeptResult::Failed(failure)));
+            return self.finish(Verdict::Reject, &self.metrics.dead_lettered, || Some(KeptResult::Failed(failure)));
         }
         let copy = dead_letter::copy(&self.work, &failure, &self.worker.name, dead_letter_queue);
         loop {
@@ -166,8 +169,7 @@ impl InHand<'_> {
             }
         }
         self.worker.shared.metrics.dead_letter(kind);
-        self.metrics.dead_lettered.increment(1);
-        self.finish(Verdict::Ack, || Some(KeptResult::Settled));
+        self.finish(Verdict::Ack, &self.metrics.dead_lettered, || Some(KeptResult::Settled));
     }
 
     /// Publishes until confirmed. What passes by itself is waited for; other failures are tried `retries` times again.
@@ -213,24 +215,22 @@ impl InHand<'_> {
     }
 
     fn requeue(&self) {
-        self.finish(Verdict::Requeue, || None);
+        self.finish(Verdict::Requeue, &self.metrics.requeued, || None);
     }
 
     /// Gives the message back with a result kept for its return to this process.
     fn hand_back(&self, result: KeptResult) {
         if self.worker.handoff.is_taken_back() {
-            return self.finish(Verdict::Requeue, || Some(result));
+            return self.finish(Verdict::Requeue, &self.metrics.requeued, || Some(result));
         }
         self.worker.shared.kept.keep(&self.work, result);
-        self.finish(Verdict::Requeue, || None);
+        self.finish(Verdict::Requeue, &self.metrics.requeued, || None);
     }
 
-    fn finish(&self, verdict: Verdict, keep: impl FnOnce() -> Option<KeptResult>) {
-        match (self.worker.handoff.finish(verdict, keep), verdict) {
-            (Finished::Settled, Verdict::Ack) => self.metrics.acked.increment(1),
-            (Finished::Settled, Verdict::Requeue) => self.metrics.requeued.increment(1),
-            (Finished::Settled, Verdict::Reject) => self.metrics.dead_lettered.increment(1),
-            (Finished::TakenBack, _) => self.metrics.lost.increment(1),
+    fn finish(&self, verdict: Verdict, outcome: &Counter, keep: impl FnOnce() -> Option<KeptResult>) {
+        match self.worker.handoff.finish(verdict, keep) {
+            Finished::Settled => outcome.increment(1),
+            Finished::TakenBack => self.metrics.lost.increment(1),
         }
     }
 

@@ -40,6 +40,7 @@ pub(super) async fn publish_all(publisher: &Publisher, batch: &[Outgoing]) -> Ve
     let mut fates: Fates = batch.iter().map(invalid).collect();
     let mut backoff = reconnect_backoff();
     let mut progress = Instant::now();
+    let mut written = false;
     while fates.iter().any(Option::is_none) {
         let known = fates.iter().flatten().count();
         let left = inner.options.timeout.saturating_sub(progress.elapsed());
@@ -51,13 +52,15 @@ pub(super) async fn publish_all(publisher: &Publisher, batch: &[Outgoing]) -> Ve
             }
             Err(RoundEnd::Stalled(stage)) => stage,
         };
+        // Whatever got as far as a channel may have been written there.
+        written |= !matches!(stage, Stage::Waiting(None) | Stage::Blocked);
         if fates.iter().flatten().count() > known {
             progress = Instant::now();
             backoff.reset();
         }
         if progress.elapsed() >= inner.options.timeout {
             for (fate, outgoing) in fates.iter_mut().zip(batch).filter(|(fate, _)| fate.is_none()) {
-                *fate = Some(Err(inner.timed_out(&outgoing.exchange, stage.again())));
+                *fate = Some(Err(inner.timed_out(&outgoing.exchange, stage.again(), written)));
             }
             break;
         }
@@ -88,7 +91,6 @@ impl Stage {
     fn again(&self) -> Self {
         match self {
             Self::Waiting(error) => Self::Waiting(error.clone()),
-            Self::Leased => Self::Leased,
             Self::Blocked => Self::Blocked,
             Self::Written { on } => Self::Written { on: on.clone() },
         }

@@ -70,8 +70,9 @@ impl ChannelPool {
         status.size >= status.max_size && status.available == 0
     }
 
-    pub(super) fn alarm_reason(&self) -> String {
-        self.pool.manager().connections.alarm_reason()
+    /// Why the broker blocks publishers, if it does.
+    pub(super) fn alarm(&self) -> Option<String> {
+        self.pool.manager().connections.alarm()
     }
 
     pub(super) async fn close(&self, limit: Duration) {
@@ -87,6 +88,8 @@ impl managed::Manager for Channels {
     async fn create(&self) -> Result<ConfirmChannel, ConnectError> {
         // The channel outlives this loan of the connection, which goes back for the next channel.
         let connection = self.connections.get().await?;
+        // A request to open a channel would wait in the blocked connection, and be answered when nobody wants it any more.
+        wait_while_blocked(connection.status()).await;
         let lost = |error: lapin::Error| ConnectError::Lost(error.to_string());
         let open = async {
             let channel = connection.create_channel().await.map_err(lost)?;
@@ -145,10 +148,7 @@ impl Lease {
             return;
         }
         announce();
-        // lapin tells of the end of an alarm only by its state.
-        while connection.blocked() && connection.connected() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        wait_while_blocked(connection).await;
     }
 
     /// Writes one message and waits for its confirm.
@@ -180,6 +180,13 @@ impl Drop for Lease {
             // Something went wrong or nobody waits any more: an answer to the old publish could come at any time.
             drop(Object::take(channel));
         }
+    }
+}
+
+async fn wait_while_blocked(connection: &ConnectionStatus) {
+    // lapin's events have one listener, which is the pool's; the state is there for all.
+    while connection.blocked() && connection.connected() {
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
