@@ -246,17 +246,26 @@ pub(crate) fn metric(name: &str, labels: &[(&str, &str)]) -> f64 {
     rendered.lines().filter(|line| !line.starts_with('#')).filter(wanted).map(value).sum()
 }
 
-/// Waits until a metric is as wanted; it is updated shortly after what it counts.
+/// Waits until a metric has exactly this value; it is updated shortly after what it counts.
 pub(crate) async fn metric_becomes(name: &str, labels: &[(&str, &str)], wanted: f64) {
+    metric_is(name, labels, |value| (value - wanted).abs() < f64::EPSILON).await;
+}
+
+/// Waits until a metric has at least this value.
+pub(crate) async fn metric_reaches(name: &str, labels: &[(&str, &str)], wanted: f64) {
+    metric_is(name, labels, |value| value >= wanted).await;
+}
+
+async fn metric_is(name: &str, labels: &[(&str, &str)], wanted: impl Fn(f64) -> bool) {
     let deadline = tokio::time::Instant::now() + LIMIT;
     let mut ticks = tokio::time::interval(Duration::from_millis(20));
     loop {
         ticks.tick().await;
         let value = metric(name, labels);
-        if (value - wanted).abs() < f64::EPSILON {
+        if wanted(value) {
             return;
         }
-        assert!(tokio::time::Instant::now() < deadline, "{name} {labels:?} is {value}, not {wanted}");
+        assert!(tokio::time::Instant::now() < deadline, "{name} {labels:?} stays at {value}");
     }
 }
 
