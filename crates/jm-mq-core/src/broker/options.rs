@@ -3,6 +3,7 @@
 use std::{fmt, path::PathBuf, time::Duration};
 
 use jiff::fmt::serde::unsigned_duration::friendly::compact::required as duration;
+use lapin::uri::{AMQPScheme, AMQPUri};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer, de};
@@ -99,6 +100,33 @@ impl Default for BrokerOptions {
 }
 
 impl BrokerOptions {
+    /// Reads the specification's `dsn`: `amqp://name:password@host:port/vhost`, or `amqps://` for TLS, with every part
+    /// percent-encoded. No path is the virtual host `/`; `?heartbeat=20` sets the heartbeat in seconds.
+    ///
+    /// ```
+    /// let options = jm_mq_core::BrokerOptions::from_dsn("amqp://me:p%40ss@rabbit:5673/notes").unwrap();
+    /// assert_eq!((options.host.as_str(), options.vhost.as_str()), ("rabbit", "notes"));
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When it is no such address. The error does not show it, since there is a password in it.
+    pub fn from_dsn(dsn: &str) -> Result<Self, OptionsError> {
+        let allowed = "amqp://name:password@host:port/vhost, with special characters percent-encoded";
+        let uri: AMQPUri = dsn.parse().map_err(|_| OptionsError::new("dsn", "not an AMQP address", allowed))?;
+        let defaults = Self::default();
+        Ok(Self {
+            host: uri.authority.host,
+            port: Some(Port(uri.authority.port)),
+            name: uri.authority.userinfo.username,
+            password: uri.authority.userinfo.password.into(),
+            vhost: if uri.vhost.is_empty() { defaults.vhost } else { uri.vhost },
+            tls: (uri.scheme == AMQPScheme::AMQPS).then(TlsOptions::default),
+            heartbeat: uri.query.heartbeat.map_or(defaults.heartbeat, |s| Duration::from_secs(s.into())),
+            ..Self::default()
+        })
+    }
+
     /// Checks every option against its range.
     ///
     /// # Errors
@@ -210,11 +238,23 @@ mod tests {
             vhost: "/a b/%2f?x=#".into(),
             ..BrokerOptions::default()
         };
-        let uri: lapin::uri::AMQPUri = options.uri().expose_secret().parse().unwrap();
+        let uri: AMQPUri = options.uri().expose_secret().parse().unwrap();
         assert_eq!(uri.authority.userinfo.username, options.name);
         assert_eq!(uri.authority.userinfo.password, options.password.expose_secret());
         assert_eq!(uri.vhost, options.vhost);
         assert_eq!(uri.query.heartbeat, Some(10));
+    }
+
+    #[test]
+    fn a_dsn_is_read_and_a_wrong_one_is_not_shown() {
+        let options = BrokerOptions::from_dsn("amqps://us%2Fer:p%40ss@h/%2Fv%20h?heartbeat=20").unwrap();
+        assert_eq!((options.name.as_str(), options.password.expose_secret()), ("us/er", "p@ss"));
+        assert_eq!((options.vhost.as_str(), options.heartbeat), ("/v h", Duration::from_secs(20)));
+        assert_eq!(options.nodes(), [("h".into(), 5671)]);
+        assert!(options.tls.is_some());
+        assert_eq!(BrokerOptions::from_dsn("amqp://h").unwrap().vhost, "/");
+        let error = BrokerOptions::from_dsn("amqp//me:canary@h").unwrap_err().to_string();
+        assert!(error.starts_with("option `dsn`") && !error.contains("canary"), "{error}");
     }
 
     #[test]

@@ -7,6 +7,9 @@
 
 mod support;
 
+mod connecting;
+mod draining;
+mod hostile;
 mod outages;
 mod publishing;
 mod settlement;

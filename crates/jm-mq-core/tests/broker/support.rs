@@ -149,6 +149,10 @@ impl<T: Clone + Send + Sync + std::fmt::Debug + 'static> Record<T> {
         self.entries.borrow().len()
     }
 
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Vec<T>> {
+        self.entries.subscribe()
+    }
+
     /// Waits until there are at least `count` entries.
     pub(crate) async fn reaches(&self, count: usize) -> Vec<T> {
         let mut entries = self.entries.subscribe();

@@ -1,0 +1,36 @@
+//! A private `RabbitMQ` node, the faults one can do to it, and a TCP proxy: what a test needs to break a broker.
+//!
+//! A test takes a node, a virtual host of its own on it, and lets the code under test connect there. The [`Vhost`]
+//! also is the test's outside view: it publishes, looks into queues and takes messages as a stranger would.
+//!
+//! ```no_run
+//! # async fn journey() -> anyhow::Result<()> {
+//! use jm_testkit::{RabbitNode, TcpProxy};
+//!
+//! let node = RabbitNode::start().await?; // or RabbitNode::shared() for tests that do not hurt the node
+//! let vhost = node.vhost().await?;
+//! vhost.declare_queue("tasks").await?;
+//! let proxy = TcpProxy::start(([127, 0, 0, 1], vhost.port).into()).await?;
+//! // ... the code under test connects to vhost.uri_at(proxy.port()) ...
+//! proxy.cut();
+//! node.kill().await?;
+//! node.restart().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Everything listens on 127.0.0.1 only, has a limit, and is gone soon after the process that started it, however
+//! that process ended. Linux only: processes are looked up in `/proc`.
+//!
+//! In the order of the journey: [`RabbitNode`] (with its builder, watchdog, and Erlang console), [`Vhost`] (access,
+//! queues, messages, connections), [`TcpProxy`].
+
+mod limit;
+mod node;
+mod ports;
+mod proxy;
+mod vhost;
+
+pub use node::{RabbitNode, RabbitNodeBuilder, TlsFiles};
+pub use proxy::TcpProxy;
+pub use vhost::{QueueCounts, Vhost};

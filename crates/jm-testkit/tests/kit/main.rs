@@ -1,0 +1,14 @@
+//! The test kit does to a broker and a link what it says it does.
+
+#![allow(
+    clippy::expect_used,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, and prints what it measured"
+)]
+
+mod faults;
+mod leftovers;
+mod node;
+mod proxy;
+mod vhost;
