@@ -2,6 +2,8 @@
 
 mod connection;
 mod options;
+mod sanitizer;
+mod stream;
 mod tls;
 mod transport;
 

@@ -11,12 +11,10 @@ use std::{
     io::{self, Read, Write},
     net::SocketAddr,
     os::fd::{AsFd, AsRawFd},
-    pin::Pin,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    task::{Context, Poll},
     time::{Duration, Instant},
 };
 
@@ -27,13 +25,15 @@ use async_rs::{
 };
 use futures_core::Stream;
 use futures_io::{AsyncRead, AsyncWrite};
-use futures_util::task::AtomicWaker;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
-use tokio_util::compat::{Compat, TokioAsyncReadCompatExt};
+use tokio_util::compat::TokioAsyncReadCompatExt;
 
-use super::Broker;
+use super::{
+    Broker,
+    stream::{BrokerStream, Inner, Switch, ended},
+};
 use crate::error::ConnectError;
 
 /// A lapin runtime whose streams we control. One for each pool of connections.
@@ -106,7 +106,7 @@ impl Attempt<'_> {
     pub(super) fn succeeded(mut self) {
         self.open = false;
         for switch in lock(&self.dialer.streams).iter().filter_map(Weak::upgrade) {
-            switch.established.store(true, Ordering::SeqCst);
+            switch.establish();
         }
     }
 }
@@ -115,7 +115,7 @@ impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         if self.open {
             self.dialer.abandoned.fetch_max(self.number, Ordering::SeqCst);
-            self.dialer.end_streams(|switch| !switch.established.load(Ordering::SeqCst));
+            self.dialer.end_streams(|switch| !switch.is_established());
         }
     }
 }
@@ -180,7 +180,7 @@ impl Dialer {
         if attempt <= self.abandoned.load(Ordering::SeqCst) {
             return Err(ended());
         }
-        Ok(BrokerStream { inner, switch })
+        Ok(BrokerStream::new(inner, switch))
     }
 
     fn end_streams(&self, which: impl Fn(&Switch) -> bool) {
@@ -193,105 +193,6 @@ impl Dialer {
 fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     // What these mutexes guard is never left half-changed.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// The off switch of a stream.
-#[derive(Default)]
-struct Switch {
-    off: AtomicBool,
-    established: AtomicBool,
-    reader: AtomicWaker,
-    writer: AtomicWaker,
-}
-
-impl Switch {
-    fn end(&self) {
-        self.off.store(true, Ordering::SeqCst);
-        self.reader.wake();
-        self.writer.wake();
-    }
-
-    /// Turns "not ready" into an error once the stream was ended. Costs nothing while data flows.
-    fn or_ended<T>(&self, poll: Poll<io::Result<T>>, waker: &AtomicWaker, cx: &Context<'_>) -> Poll<io::Result<T>> {
-        if poll.is_pending() {
-            waker.register(cx.waker());
-            if self.off.load(Ordering::SeqCst) {
-                return Poll::Ready(Err(ended()));
-            }
-        }
-        poll
-    }
-}
-
-fn ended() -> io::Error {
-    io::Error::new(io::ErrorKind::ConnectionAborted, "given up by this client")
-}
-
-/// A stream to the broker, plain or TLS, that can be ended from outside.
-pub(super) struct BrokerStream {
-    inner: Inner,
-    switch: Arc<Switch>,
-}
-
-enum Inner {
-    Plain(Compat<TcpStream>),
-    Tls(Box<Compat<tokio_rustls::client::TlsStream<TcpStream>>>),
-}
-
-trait Duplex: AsyncRead + AsyncWrite + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Unpin> Duplex for S {}
-
-impl BrokerStream {
-    fn parts(self: Pin<&mut Self>) -> (Pin<&mut dyn Duplex>, &Switch) {
-        let this = self.get_mut();
-        let stream: Pin<&mut dyn Duplex> = match &mut this.inner {
-            Inner::Plain(stream) => Pin::new(stream),
-            Inner::Tls(stream) => Pin::new(stream.as_mut()),
-        };
-        (stream, &this.switch)
-    }
-}
-
-impl AsyncRead for BrokerStream {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
-        let (stream, switch) = self.parts();
-        switch.or_ended(stream.poll_read(cx, buf), &switch.reader, cx)
-    }
-
-    fn poll_read_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &mut [io::IoSliceMut<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let (stream, switch) = self.parts();
-        switch.or_ended(stream.poll_read_vectored(cx, bufs), &switch.reader, cx)
-    }
-}
-
-impl AsyncWrite for BrokerStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        let (stream, switch) = self.parts();
-        switch.or_ended(stream.poll_write(cx, buf), &switch.writer, cx)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let (stream, switch) = self.parts();
-        switch.or_ended(stream.poll_write_vectored(cx, bufs), &switch.writer, cx)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let (stream, switch) = self.parts();
-        switch.or_ended(stream.poll_flush(cx), &switch.writer, cx)
-    }
-
-    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let (stream, switch) = self.parts();
-        switch.or_ended(stream.poll_close(cx), &switch.writer, cx)
-    }
 }
 
 impl RuntimeKit for Transport {}

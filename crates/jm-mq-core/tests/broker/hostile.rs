@@ -124,8 +124,41 @@ async fn malformed_messages_are_dead_lettered_with_their_kind_and_one_escaped_li
     let log = String::from_utf8(logs.lock().unwrap().clone()).unwrap();
     let lines: Vec<&str> = log.lines().filter(|line| line.contains("h.malformed") && line.contains("ERROR")).collect();
     assert_eq!(lines.len(), 8, "one line each: {lines:#?}");
-    assert!(lines.iter().any(|line| line.contains(r#"no\r\nsuch\u{1b}[31m type"#)), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.contains(r"no\r\nsuch\u{1b}[31m type")), "{lines:#?}");
     assert!(!log.contains('\x1b') && !log.contains("\nERROR forged"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_are_no_text_and_bottomless_headers_cost_neither_connection_nor_process() {
+    let bench = Bench::shared().await;
+    let runs = Record::new();
+    let _running = bench.consume("h.bytes", one_worker(), recording(&runs, |_| async { Ok(()) })).await;
+    // No client library that checks its strings can send these, so the broker publishes them itself.
+    let node = jm_testkit::RabbitNode::shared().await.unwrap();
+    let publish = async |headers: &str, correlation_id: &str, kind: &str| {
+        let properties = format!(
+            "{{'P_basic', undefined, undefined, {headers}, undefined, undefined, {correlation_id}, undefined, undefined, \
+             undefined, undefined, {kind}, undefined, undefined, undefined}}"
+        );
+        let exchange = format!("rabbit_misc:r(<<\"{}\">>, exchange, <<>>)", bench.vhost.name);
+        node.eval(&format!("rabbit_basic:publish({exchange}, <<\"h.bytes\">>, {properties}, <<\"{{}}\">>)"))
+            .await
+            .unwrap();
+    };
+    let half_a_character = "<<97, 233, 162>>";
+    let bottomless =
+        "[{<<\"k\">>, array, [lists:foldl(fun(_, Inner) -> {array, [Inner]} end, {long, 1}, lists:seq(1, 20000))]}]";
+    publish("undefined", "undefined", half_a_character).await;
+    publish("undefined", half_a_character, "<<\"task\">>").await;
+    publish("[{<<255>>, longstr, <<\"v\">>}]", "undefined", "<<\"task\">>").await;
+    publish(bottomless, "undefined", "<<\"task\">>").await;
+    publish(bottomless, "undefined", "<<\"unknown\">>").await;
+    let dead = bench.dead("h.bytes", 2).await;
+    bench.settled("h.bytes").await;
+    assert_eq!(runs.len(), 3);
+    assert_eq!(dead[0].properties.kind().as_ref().unwrap().as_str(), "a??");
+    assert_eq!(text_header(&dead[1], "jm-error-kind"), "unknown_type");
+    assert!(metric("jm_mq_reconnects_total", &[("queue", "h.bytes")]).abs() < f64::EPSILON);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -118,6 +118,8 @@ async fn after_a_kill_work_resumes_within_a_second_of_the_brokers_answer() {
     bench.settled("o.killed").await;
 }
 
+type Inject<'a> = Box<dyn Fn() + Send + Sync + 'a>;
+
 #[tokio::test(flavor = "multi_thread")]
 async fn slow_sliced_and_cut_links_cause_no_double_ack_and_no_hang() {
     let bench = Bench::shared().await;
@@ -126,7 +128,7 @@ async fn slow_sliced_and_cut_links_cause_no_double_ack_and_no_hang() {
     let runs = Record::new();
     let running = bench.consume("o.link", quick(), recording(&runs, |_| async { Ok(()) })).await;
     let mut sent = 0;
-    let faults: [(&str, Box<dyn Fn() + Send + Sync>); 6] = [
+    let faults: [(&str, Inject<'_>); 6] = [
         ("delay", Box::new(|| proxy.delay(Some(Duration::from_millis(20))))),
         ("slice", Box::new(|| proxy.slice(Some(7)))),
         ("cut", Box::new(|| proxy.cut())),

@@ -171,7 +171,7 @@ async fn with_the_broker_frozen_or_blocked_a_publish_ends_at_its_deadline_and_sa
         assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
         match error {
             PublishError::TimedOut { cause: TimeoutCause::Blocked { reason, written }, .. } => {
-                causes.push((reason, written))
+                causes.push((reason, written));
             }
             other => panic!("publish {n}: {other}"),
         }

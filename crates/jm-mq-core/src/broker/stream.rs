@@ -1,0 +1,158 @@
+//! A byte stream to the broker: plain or TLS, cleaned on its way in, and to be ended from outside.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use futures_io::{AsyncRead, AsyncWrite};
+use futures_util::task::AtomicWaker;
+use tokio::net::TcpStream;
+use tokio_util::compat::Compat;
+
+use super::sanitizer::Sanitizer;
+
+/// The off switch of a stream.
+#[derive(Default)]
+pub(super) struct Switch {
+    off: AtomicBool,
+    established: AtomicBool,
+    reader: AtomicWaker,
+    writer: AtomicWaker,
+}
+
+impl Switch {
+    /// The connection over this stream has been opened.
+    pub(super) fn establish(&self) {
+        self.established.store(true, Ordering::SeqCst);
+    }
+
+    pub(super) fn is_established(&self) -> bool {
+        self.established.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn end(&self) {
+        self.off.store(true, Ordering::SeqCst);
+        self.reader.wake();
+        self.writer.wake();
+    }
+
+    /// Turns "not ready" into an error once the stream was ended. Costs nothing while data flows.
+    fn or_ended<T>(&self, poll: Poll<io::Result<T>>, waker: &AtomicWaker, cx: &Context<'_>) -> Poll<io::Result<T>> {
+        if poll.is_pending() {
+            waker.register(cx.waker());
+            if self.off.load(Ordering::SeqCst) {
+                return Poll::Ready(Err(ended()));
+            }
+        }
+        poll
+    }
+}
+
+pub(super) fn ended() -> io::Error {
+    io::Error::new(io::ErrorKind::ConnectionAborted, "given up by this client")
+}
+
+/// A stream to the broker, plain or TLS, that can be ended from outside.
+pub(super) struct BrokerStream {
+    inner: Inner,
+    switch: Arc<Switch>,
+    sanitizer: Sanitizer,
+    /// The beginning of a frame that is looked at when it is complete.
+    held: Vec<u8>,
+    /// Clean bytes for which the reader had no room yet.
+    clean: Vec<u8>,
+}
+
+pub(super) enum Inner {
+    Plain(Compat<TcpStream>),
+    Tls(Box<Compat<tokio_rustls::client::TlsStream<TcpStream>>>),
+}
+
+trait Duplex: AsyncRead + AsyncWrite + Unpin {}
+impl<S: AsyncRead + AsyncWrite + Unpin> Duplex for S {}
+
+impl BrokerStream {
+    pub(super) fn new(inner: Inner, switch: Arc<Switch>) -> Self {
+        Self { inner, switch, sanitizer: Sanitizer::default(), held: Vec::new(), clean: Vec::new() }
+    }
+
+    fn parts(self: Pin<&mut Self>) -> (Pin<&mut dyn Duplex>, &Switch) {
+        let this = self.get_mut();
+        (this.inner.as_duplex(), &this.switch)
+    }
+}
+
+impl Inner {
+    fn as_duplex(&mut self) -> Pin<&mut dyn Duplex> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream),
+            Self::Tls(stream) => Pin::new(stream.as_mut()),
+        }
+    }
+}
+
+impl AsyncRead for BrokerStream {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut [u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        loop {
+            if !this.clean.is_empty() {
+                let count = this.clean.len().min(buf.len());
+                buf[..count].copy_from_slice(&this.clean[..count]);
+                this.clean.drain(..count);
+                return Poll::Ready(Ok(count));
+            }
+            let read = this.inner.as_duplex().poll_read(cx, buf);
+            let count = ready!(this.switch.or_ended(read, &this.switch.reader, cx))?;
+            if count == 0 {
+                // The stream has ended, perhaps in the middle of a frame; lapin may make of that what it can.
+                this.clean = std::mem::take(&mut this.held);
+                if this.clean.is_empty() {
+                    return Poll::Ready(Ok(0));
+                }
+            } else if this.held.is_empty() {
+                // The usual case: whole frames, cleaned where they are.
+                let clean = this.sanitizer.clean(&mut buf[..count]);
+                this.held.extend_from_slice(&buf[clean..count]);
+                if clean > 0 {
+                    return Poll::Ready(Ok(clean));
+                }
+            } else {
+                this.held.extend_from_slice(&buf[..count]);
+                let clean = this.sanitizer.clean(&mut this.held);
+                this.clean.extend(this.held.drain(..clean));
+            }
+        }
+    }
+}
+
+impl AsyncWrite for BrokerStream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        let (stream, switch) = self.parts();
+        switch.or_ended(stream.poll_write(cx, buf), &switch.writer, cx)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let (stream, switch) = self.parts();
+        switch.or_ended(stream.poll_write_vectored(cx, bufs), &switch.writer, cx)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (stream, switch) = self.parts();
+        switch.or_ended(stream.poll_flush(cx), &switch.writer, cx)
+    }
+
+    fn poll_close(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let (stream, switch) = self.parts();
+        switch.or_ended(stream.poll_close(cx), &switch.writer, cx)
+    }
+}
