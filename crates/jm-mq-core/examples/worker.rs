@@ -1,6 +1,6 @@
 //! A complete worker: `AMQP_DSN=amqp://… cargo run --example worker` (without one: guest on this machine).
 
-use std::{env, time::Duration};
+use std::{env, io::IsTerminal, time::Duration};
 
 use jm_mq_core::{
     Answers, Broker, BrokerOptions, Consumer, ConsumerOptions, Context, Handler, HandlerError, Message, Outgoing,
@@ -36,7 +36,7 @@ impl Handler<Greet> for Greeter {
             return Err(HandlerError::permanent("nobody to greet"));
         }
         tokio::time::sleep(Duration::from_millis(task.millis)).await; // stands for slow work
-        tracing::info!(name = ?task.name, attempt = cx.attempt(), "greeted");
+        tracing::info!(name = task.name, attempt = cx.attempt(), "greeted");
         let greeted = Greeted { greeting: format!("Hello, {}!", task.name) };
         Ok(Outgoing::new("example.greeted", "example.greeted", Message::of(&greeted)?).into())
     }
@@ -44,7 +44,8 @@ impl Handler<Greet> for Greeter {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    tracing_subscriber::fmt().with_env_filter("info,lapin=off").init();
+    let colour = std::io::stdout().is_terminal();
+    tracing_subscriber::fmt().with_env_filter("info,lapin=off").with_ansi(colour).init();
     let dsn = env::var("AMQP_DSN").unwrap_or_else(|_| "amqp://guest:guest@127.0.0.1:5672/%2F".into());
     let broker = Broker::new(BrokerOptions::from_dsn(&dsn)?)?;
     let publisher = Publisher::new(&broker, PublisherOptions::default())?;

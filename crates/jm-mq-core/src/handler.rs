@@ -13,8 +13,9 @@ use crate::{
 /// acked, so no answer is lost. It may be run again for a task it has finished (the broker redelivers after a crash),
 /// so it has to be idempotent, as the specification says.
 ///
-/// Closures `async |task: T, cx: Context| -> Result<Answers, HandlerError>` are handlers too (any return that
-/// converts into [`Answers`] will do, `()` included), and a handler is tested by calling it:
+/// Closures `async |task: T, cx: Context| -> Result<Answers, HandlerError>` are handlers too; any return that converts
+/// into [`Answers`] will do, `()` included. One that captures something clones it for each run:
+/// `move |task, cx| { let client = client.clone(); async move { … } }`. A handler is tested by calling it:
 ///
 /// ```
 /// use jm_mq_core::{Answers, Context, Handler, HandlerError, Message, Outgoing};

@@ -9,8 +9,8 @@ use crate::{handler::Answers, options::ConsumerOptions};
 pub(crate) enum Settlement {
     /// Publish the answers, await their confirms, then ack.
     Answer(Answers),
-    /// Back into the queue.
-    Requeue,
+    /// Back into the queue: exhausted, if there is a failure, or else stopped before it was done.
+    Requeue(Option<Failure>),
     /// To the dead letters, with the reason.
     DeadLetter(Failure),
 }
@@ -90,9 +90,11 @@ pub(crate) enum Conclusion {
 pub(crate) fn decide(conclusion: Conclusion, options: &ConsumerOptions) -> Settlement {
     match conclusion {
         Conclusion::Done(answers) => Settlement::Answer(answers),
-        Conclusion::Failed(failure) if failure.kind.is_retryable() && options.nack_requeue => Settlement::Requeue,
+        Conclusion::Failed(failure) if failure.kind.is_retryable() && options.nack_requeue => {
+            Settlement::Requeue(Some(failure))
+        }
         Conclusion::Failed(failure) => Settlement::DeadLetter(failure),
-        Conclusion::Interrupted => Settlement::Requeue,
+        Conclusion::Interrupted => Settlement::Requeue(None),
     }
 }
 
@@ -149,7 +151,7 @@ mod tests {
         let options = ConsumerOptions { nack_requeue, ..ConsumerOptions::default() };
         match decide(Conclusion::Failed(Failure::unrun(kind, "")), &options) {
             Settlement::Answer(_) => "answer",
-            Settlement::Requeue => "requeue",
+            Settlement::Requeue(_) => "requeue",
             Settlement::DeadLetter(_) => "dead-letter",
         }
     }

@@ -1,5 +1,5 @@
 //! A broker that keeps its connections and answers nothing. In a process of its own, since it counts threads and sockets.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on should say so at once")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should say so at once")]
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use jm_mq_core::{
 use jm_testkit::RabbitNode;
 use tokio::sync::{mpsc, watch};
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// Threads of this process, and its sockets.
 fn held() -> (usize, usize) {

@@ -187,7 +187,7 @@ impl Subscription {
             None => None,
         };
         for delivery in unstarted.iter().chain(&running) {
-            tracing::warn!(queue = &*self.shared.queue, message_id = ?delivery.work.envelope.message_id(),
+            tracing::warn!(queue = &*self.shared.queue, message_id = delivery.work.envelope.message_id(),
                 waited = ?delivery.arrived.elapsed(), consumer_timeout = ?self.shared.options.consumer_timeout,
                 "handed back: it cannot be settled before the broker's consumer_timeout");
             self.nack(delivery, true).await?;

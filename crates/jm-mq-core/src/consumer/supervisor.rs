@@ -153,11 +153,11 @@ impl Supervisor {
         let queue = &*self.shared.queue;
         let text = error.to_string();
         if *reported == text {
-            tracing::debug!(queue, reason, error = ?text, retry_in = ?delay, "still not consuming");
+            tracing::debug!(queue, reason, error = text, retry_in = ?delay, "still not consuming");
         } else if error.is_fatal() {
-            tracing::error!(queue, reason, error = ?text, retry_in = ?delay, "cannot consume until somebody mends this; trying again slowly");
+            tracing::error!(queue, reason, error = text, retry_in = ?delay, "cannot consume until somebody mends this; trying again slowly");
         } else {
-            tracing::warn!(queue, reason, error = ?text, retry_in = ?delay, "not consuming; reconnecting");
+            tracing::warn!(queue, reason, error = text, retry_in = ?delay, "not consuming; reconnecting");
         }
         *reported = text;
     }

@@ -77,8 +77,11 @@ impl InHand<'_> {
         let claim = self.worker.shared.kept.claim(&self.work)?;
         let result = claim.result().await?;
         self.worker.shared.kept.count_used();
-        tracing::debug!(queue = self.work.envelope.queue(), message_id = ?self.work.envelope.message_id(),
-            "redelivered after a lost connection: answered with the kept result");
+        tracing::debug!(
+            queue = self.work.envelope.queue(),
+            message_id = self.work.envelope.message_id(),
+            "redelivered after a lost connection: answered with the kept result"
+        );
         Some(result)
     }
 
@@ -108,7 +111,7 @@ impl InHand<'_> {
     async fn settle(&self, settlement: Settlement) {
         match settlement {
             Settlement::Answer(answers) => self.answer(answers).await,
-            Settlement::Requeue => self.requeue(),
+            Settlement::Requeue(failure) => self.requeue(failure.as_ref()),
             Settlement::DeadLetter(failure) => self.dead_letter(failure).await,
         }
     }
@@ -138,7 +141,7 @@ impl InHand<'_> {
         match decide(Conclusion::Failed(failure), &self.worker.shared.options) {
             Settlement::DeadLetter(failure) => self.dead_letter(failure).await,
             // The handler need not run again when the message comes back.
-            Settlement::Requeue | Settlement::Answer(_) => self.hand_back(KeptResult::Answers(answers)),
+            Settlement::Requeue(_) | Settlement::Answer(_) => self.hand_back(KeptResult::Answers(answers)),
         }
     }
 
@@ -156,11 +159,19 @@ impl InHand<'_> {
                 Published::Yes => break,
                 Published::Interrupted => return self.hand_back(KeptResult::Failed(failure)),
                 Published::Failed { error, .. } => {
-                    tracing::error!(queue = self.work.envelope.queue(), dead_letter_queue, error = ?error.to_string(),
-                        "cannot dead-letter a message; it stays unsettled and is tried again");
+                    tracing::error!(
+                        queue = self.work.envelope.queue(),
+                        dead_letter_queue,
+                        error = error.to_string(),
+                        "cannot dead-letter a message; it stays unsettled and is tried again"
+                    );
                     // Somebody may have deleted the queue since we declared it.
                     if let Err(error) = publisher.declare_dead_letter_queue(dead_letter_queue, topology.declare).await {
-                        tracing::error!(dead_letter_queue, error = ?error.to_string(), "cannot declare the dead-letter queue");
+                        tracing::error!(
+                            dead_letter_queue,
+                            error = error.to_string(),
+                            "cannot declare the dead-letter queue"
+                        );
                     }
                     if self.waits_in_vain(self.worker.shared.policy.backoff.delay(1)).await {
                         return self.hand_back(KeptResult::Failed(failure));
@@ -186,7 +197,7 @@ impl InHand<'_> {
             let error = match self.worker.shared.publisher.publish(outgoing).await {
                 Ok(()) => return Published::Yes,
                 Err(PublishError::Unroutable { .. }) if !outgoing.required => {
-                    tracing::warn!(reply_to = ?outgoing.routing_key, "whoever asked is gone; the reply is dropped");
+                    tracing::warn!(reply_to = outgoing.routing_key, "whoever asked is gone; the reply is dropped");
                     return Published::Yes;
                 }
                 Err(error) => error,
@@ -197,8 +208,13 @@ impl InHand<'_> {
                     return Published::Failed { error, attempts: failures };
                 }
             }
-            tracing::warn!(queue = self.work.envelope.queue(), exchange = outgoing.exchange(), attempt,
-                error = ?error.to_string(), "publish failed; the task stays unsettled and the publish is tried again");
+            tracing::warn!(
+                queue = self.work.envelope.queue(),
+                exchange = outgoing.exchange(),
+                attempt,
+                error = error.to_string(),
+                "publish failed; the task stays unsettled and the publish is tried again"
+            );
             if self.waits_in_vain(backoff.delay(attempt)).await {
                 return Published::Interrupted;
             }
@@ -214,7 +230,10 @@ impl InHand<'_> {
         }
     }
 
-    fn requeue(&self) {
+    fn requeue(&self, failure: Option<&Failure>) {
+        if let Some(failure) = failure {
+            self.report("attempts exhausted; requeued, since nack_requeue is on", failure);
+        }
         self.finish(Verdict::Requeue, &self.metrics.requeued, || None);
     }
 
@@ -239,12 +258,12 @@ impl InHand<'_> {
         let envelope = &self.work.envelope;
         tracing::error!(
             queue = envelope.queue(),
-            message_type = ?envelope.message_type(),
-            message_id = ?envelope.message_id(),
-            correlation_id = ?envelope.correlation_id(),
+            message_type = envelope.message_type(),
+            message_id = envelope.message_id(),
+            correlation_id = envelope.correlation_id(),
             kind = failure.kind.label(),
             attempts = failure.attempts,
-            error = ?failure.text,
+            error = failure.text,
             "{what}"
         );
     }
@@ -301,12 +320,12 @@ impl Runs for RunsOf<'_> {
         let envelope = &work.envelope;
         tracing::warn!(
             queue = envelope.queue(),
-            message_type = ?envelope.message_type(),
-            message_id = ?envelope.message_id(),
-            correlation_id = ?envelope.correlation_id(),
+            message_type = envelope.message_type(),
+            message_id = envelope.message_id(),
+            correlation_id = envelope.correlation_id(),
             attempt,
             retry_in = ?delay,
-            error = ?failure.to_string(),
+            error = failure.to_string(),
             "handler failed; trying again"
         );
     }

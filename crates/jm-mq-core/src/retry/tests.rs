@@ -179,7 +179,7 @@ proptest! {
         }
         let end = match decide(conclusion, &options) {
             Settlement::Answer(_) => End::Answer,
-            Settlement::Requeue => End::Requeue,
+            Settlement::Requeue(_) => End::Requeue,
             Settlement::DeadLetter(failure) => End::DeadLetter(failure.kind),
         };
         prop_assert!(record.runs <= 1 + options.max_retry_attempts);

@@ -1,0 +1,45 @@
+# Everything is done through these targets; CI runs the same ones. `make` alone explains them.
+
+CARGO ?= cargo
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: system ## A worker on a private RabbitMQ: tasks in, answers out, a crash in between (installs what is missing)
+	$(CARGO) build --locked --quiet --package jm-mq-core --examples
+	$(CARGO) run --locked --quiet --package jm-mq-core --example demo
+
+.PHONY: test
+test: system ## All tests, on private RabbitMQ nodes (installs what is missing)
+	$(CARGO) test --locked --workspace
+
+.PHONY: build
+build: ## Build everything, optimised
+	$(CARGO) build --locked --workspace --all-targets --release
+
+.PHONY: lint
+lint: ## Formatting, clippy and rustdoc with warnings denied, and what must hold of docs and dependencies
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
+	scripts/check-docs
+	scripts/check-dependencies
+
+.PHONY: fmt
+fmt: ## Format the code
+	$(CARGO) fmt --all
+
+.PHONY: doc
+doc: ## Build the API's documentation
+	$(CARGO) doc --locked --workspace --no-deps
+
+.PHONY: clean
+clean: ## Remove what was built
+	$(CARGO) clean
+
+.PHONY: system
+system:
+	@scripts/install-system-packages
