@@ -16,8 +16,8 @@ use crate::error::OptionsError;
 
 /// A RabbitMQ broker, or the nodes of one cluster. Nothing is dialled before something is published or consumed.
 ///
-/// Its connections are driven by a thread of their own, so that heartbeats and acks go on when every handler of the
-/// process blocks its thread. Cheap to clone.
+/// Its connections are driven by threads of their own, so that heartbeats go on when every handler of the process blocks
+/// its thread. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Broker {
     inner: Arc<Inner>,

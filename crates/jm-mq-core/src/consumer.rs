@@ -156,7 +156,7 @@ impl fmt::Debug for Consumer {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum ConsumerState {
-    /// Connecting, declaring, or registering its consumers.
+    /// Connecting, declaring, or registering its consumers, for the first time or after a connection that worked.
     Connecting,
     /// Every worker's consumer is registered with the broker. The only state in which it is ready.
     Ready,

@@ -93,7 +93,7 @@ impl ConnectError {
         }
     }
 
-    /// A short, fixed word for the metric's `reason` label.
+    /// A short, fixed word for logs.
     pub(crate) fn reason_label(&self) -> &'static str {
         match self {
             Self::Unreachable { .. } => "unreachable",

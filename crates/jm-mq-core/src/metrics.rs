@@ -159,7 +159,7 @@ pub(crate) struct QueueMetrics {
     other: TypeMetrics,
     pub(crate) ready: Gauge,
     pub(crate) consumers: Gauge,
-    pub(crate) in_flight: Gauge,
+    in_flight: Gauge,
     pub(crate) workers: Gauge,
     pub(crate) consumer_ready: Gauge,
     pub(crate) oldest_unacked: Gauge,
@@ -211,6 +211,12 @@ impl QueueMetrics {
         }
     }
 
+    /// Counts a delivery as in flight until the guard is dropped, however that comes about.
+    pub(crate) fn begin_work(&self) -> InFlight {
+        self.in_flight.increment(1.0);
+        InFlight(self.in_flight.clone())
+    }
+
     /// The handles for a registered type; any other type shares those of [`OTHER`].
     pub(crate) fn of(&self, registered: Option<&str>) -> &TypeMetrics {
         registered.and_then(|kind| self.types.get(kind)).unwrap_or(&self.other)
@@ -224,6 +230,15 @@ impl QueueMetrics {
     /// Rare enough to be looked up.
     pub(crate) fn reconnect(&self, reason: &'static str) {
         counter!(RECONNECTS, "queue" => self.queue.clone(), "reason" => reason).increment(1);
+    }
+}
+
+/// A delivery that a worker holds.
+pub(crate) struct InFlight(Gauge);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.decrement(1.0);
     }
 }
 

@@ -37,7 +37,7 @@ pub struct ConsumerOptions {
     pub handler_timeout: Duration,
 
     /// The wait before the first reconnect; grows to [`reconnect_max_delay`](Self::reconnect_max_delay), is jittered,
-    /// and starts again after a success. Default 50 ms: most losses are a node's restart behind a load balancer.
+    /// and starts again once a connection has held for 5 s. Default 50 ms: most losses are a node's restart behind a load balancer.
     #[serde(with = "duration")]
     pub reconnect_delay: Duration,
     /// The longest wait between reconnects. Default 500 ms: work resumes within a second of the broker's return.

@@ -196,10 +196,10 @@ impl Inner {
         let blocked = |reason| timed_out(TimeoutCause::Blocked { reason, written });
         let not_connected = |source| PublishError::NotConnected { written, after, source };
         match (stage, self.channels.alarm()) {
-            (Stage::Waiting(None), Some(reason)) => blocked(reason),
+            (Stage::Waiting(_), Some(reason)) => blocked(reason),
             (Stage::Waiting(None), None) if self.channels.exhausted() => timed_out(TimeoutCause::Busy),
             (Stage::Waiting(None), None) => not_connected(self.silent("connecting")),
-            (Stage::Waiting(Some(source)), _) => not_connected(source),
+            (Stage::Waiting(Some(source)), None) => not_connected(source),
             (Stage::Blocked, reason) => blocked(reason.unwrap_or_default()),
             (Stage::Written { on }, Some(reason)) if on.blocked() => blocked(reason),
             (Stage::Written { .. }, _) => timed_out(TimeoutCause::Unanswered),
@@ -223,6 +223,7 @@ struct Progress {
     written: AtomicBool,
 }
 
+#[derive(Clone)]
 enum Stage {
     /// For a channel, possibly after a lost connection.
     Waiting(Option<ConnectError>),
@@ -247,5 +248,20 @@ impl Progress {
 impl fmt::Debug for Publisher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Publisher").field("options", &self.inner.options).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Applications spawn these.
+    #[allow(dead_code, reason = "compiling it is the test")]
+    fn publishing_can_be_spawned(publisher: &Publisher, outgoing: &Outgoing, topology: &Topology) {
+        fn assert_send<T: Send>(_: T) {}
+        assert_send(publisher.publish(outgoing));
+        assert_send(publisher.publish_all(std::slice::from_ref(outgoing)));
+        assert_send(publisher.declare(topology));
+        assert_send(publisher.close());
     }
 }

@@ -10,7 +10,7 @@ use futures_util::FutureExt;
 
 use crate::{
     backoff::Backoff,
-    handler::{Answers, HandlerError, Retry},
+    handler::{Answers, Retry},
     options::ConsumerOptions,
     router::RunError,
     settlement::{Conclusion, Failure, FailureKind},
@@ -38,8 +38,8 @@ impl RetryPolicy {
 /// How one run failed.
 #[derive(Debug)]
 pub(crate) enum RunFailure {
-    /// The handler returned an error.
-    Error(HandlerError),
+    /// The handler returned an error, of which the text is kept: an error's own code must not run outside the guard.
+    Error { retry: Retry, text: String },
     /// It ran longer than `handler_timeout`, and was dropped.
     Timeout(Duration),
     /// It panicked.
@@ -51,8 +51,8 @@ pub(crate) enum RunFailure {
 impl RunFailure {
     fn kind(&self) -> FailureKind {
         match self {
-            Self::Error(error) if error.is_permanent() => FailureKind::Permanent,
-            Self::Error(_) => FailureKind::Exhausted,
+            Self::Error { retry: Retry::Never, .. } => FailureKind::Permanent,
+            Self::Error { .. } => FailureKind::Exhausted,
             Self::Timeout(_) => FailureKind::Timeout,
             Self::Panic(_) => FailureKind::Panic,
             Self::Undecodable(_) => FailureKind::Undecodable,
@@ -65,9 +65,9 @@ impl RunFailure {
             return None;
         }
         match self {
-            Self::Error(error) => match error.retry {
+            Self::Error { retry, .. } => match retry {
                 Retry::Backoff => Some(policy.backoff.delay(attempt)),
-                Retry::After(delay) => Some(delay),
+                Retry::After(delay) => Some(*delay),
                 Retry::Never => None,
             },
             Self::Timeout(_) | Self::Panic(_) => Some(policy.backoff.delay(attempt)),
@@ -79,7 +79,7 @@ impl RunFailure {
 impl std::fmt::Display for RunFailure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Error(error) => error.fmt(f),
+            Self::Error { text, .. } => f.write_str(text),
             Self::Timeout(limit) => write!(f, "the handler ran longer than handler_timeout ({limit:?})"),
             Self::Panic(text) => write!(f, "the handler panicked: {text}"),
             Self::Undecodable(text) => write!(f, "the body cannot be read: {text}"),
@@ -126,24 +126,28 @@ pub(crate) async fn run(policy: &RetryPolicy, runs: &impl Runs) -> Conclusion {
     }
 }
 
-/// One run under its time limit, with panics caught.
+/// One run under its time limit. Whatever of the handler's code panics is caught: its future, the future's destructor
+/// after a timeout, its error's text.
 pub(crate) async fn guard(
     limit: Option<Duration>,
     run: impl Future<Output = Result<Answers, RunError>>,
 ) -> Result<Answers, RunFailure> {
-    // The handler's own state may be poisoned by its panic; ours is not reachable from it.
-    let caught = AssertUnwindSafe(run).catch_unwind();
-    let finished = match limit {
-        None => caught.await,
-        Some(limit) => match tokio::time::timeout(limit, caught).await {
-            Ok(finished) => finished,
-            Err(_) => return Err(RunFailure::Timeout(limit)),
-        },
+    let guarded = async {
+        let finished = match limit {
+            None => run.await,
+            Some(limit) => match tokio::time::timeout(limit, run).await {
+                Ok(finished) => finished,
+                Err(_) => return Err(RunFailure::Timeout(limit)),
+            },
+        };
+        finished.map_err(|error| match error {
+            RunError::Handler(error) => RunFailure::Error { retry: error.retry, text: error.to_string() },
+            RunError::Undecodable(text) => RunFailure::Undecodable(text),
+        })
     };
-    match finished {
-        Ok(Ok(answers)) => Ok(answers),
-        Ok(Err(RunError::Handler(error))) => Err(RunFailure::Error(error)),
-        Ok(Err(RunError::Undecodable(text))) => Err(RunFailure::Undecodable(text)),
+    // The handler's own state may be poisoned by its panic; ours is not reachable from it.
+    match AssertUnwindSafe(guarded).catch_unwind().await {
+        Ok(result) => result,
         Err(panic) => Err(RunFailure::Panic(panic_text(panic.as_ref()))),
     }
 }

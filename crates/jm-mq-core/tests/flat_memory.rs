@@ -1,5 +1,10 @@
 //! Two hundred thousand messages through one process. In a process of its own, since it measures its memory.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should say so at once")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on should say so at once"
+)]
 
 use std::{fs, sync::Arc, time::Duration};
 

@@ -1,5 +1,10 @@
 //! A broker that keeps its connections and answers nothing. In a process of its own, since it counts threads and sockets.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot go on should say so at once")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test that cannot go on should say so at once"
+)]
 
 use std::{
     fs,

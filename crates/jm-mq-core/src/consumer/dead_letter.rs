@@ -38,8 +38,13 @@ const MAX_TEXT_BYTES: usize = 2048;
 /// Properties that would make the copy behave differently from a message at rest, and where their values go.
 ///
 /// `CC` and `BCC` would route the copy to other queues, `expiration` would delete it, and a `user_id` other than ours
-/// makes the broker close the channel.
-const MOVED_HEADERS: [(&str, &str); 2] = [("CC", "jm-original-CC"), ("BCC", "jm-original-BCC")];
+/// makes the broker close the channel. A delivery count would make the copy poison again once it is put back.
+const MOVED_HEADERS: [(&str, &str); 4] = [
+    ("CC", "jm-original-CC"),
+    ("BCC", "jm-original-BCC"),
+    ("x-delivery-count", "jm-original-delivery-count"),
+    ("x-acquired-count", "jm-original-acquired-count"),
+];
 
 /// The copy for the dead-letter queue: the body to the byte, the properties and headers of the original, and why.
 pub(super) fn copy(work: &Work, failure: &Failure, worker: &str, queue: &str) -> Outgoing {
@@ -206,6 +211,7 @@ mod tests {
     fn properties_that_would_move_or_delete_the_copy_become_headers() {
         let mut headers = FieldTable::default();
         headers.insert("CC".into(), AMQPValue::LongString("elsewhere".into()));
+        headers.insert("x-delivery-count".into(), AMQPValue::LongLongInt(16));
         headers.insert("tenant".into(), AMQPValue::LongString("7".into()));
         let original = BasicProperties::default()
             .with_expiration("1000".into())
@@ -218,7 +224,7 @@ mod tests {
         assert_eq!((properties.expiration(), properties.user_id()), (&None, &None));
         assert_eq!((*properties.delivery_mode(), *properties.priority()), (Some(2), Some(3)));
         assert_eq!(properties.message_id().as_ref().unwrap().as_str(), "m");
-        assert!(!headers.contains_key("CC"));
+        assert!(!headers.contains_key("CC") && !headers.contains_key("x-delivery-count"));
         assert_eq!(text(&headers, "jm-original-CC"), "elsewhere");
         assert_eq!(text(&headers, "jm-original-expiration"), "1000");
         assert_eq!(text(&headers, "jm-original-user-id"), "somebody");

@@ -204,6 +204,11 @@ impl Handoff {
         self.take_settled()
     }
 
+    /// The worker is gone in the middle of its work; whoever waits for its result need not wait any more.
+    pub(super) fn forget_running(&self) {
+        self.state().running = None;
+    }
+
     /// Whether the worker works on nothing that is ours, and nothing waits to be written.
     pub(super) fn is_idle(&self) -> bool {
         let state = self.state();

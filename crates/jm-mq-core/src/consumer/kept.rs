@@ -6,7 +6,10 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -32,60 +35,79 @@ pub(super) enum KeptResult {
 #[derive(Debug)]
 pub(super) struct KeptResults {
     entries: Mutex<VecDeque<Entry>>,
+    room: Arc<Room>,
     used: Counter,
-    evicted: Counter,
 }
 
 #[derive(Debug)]
 struct Entry {
     identity: Identity,
     since: Instant,
-    result: oneshot::Receiver<KeptResult>,
+    result: oneshot::Receiver<(KeptResult, Reserved)>,
+    _body: Reserved,
 }
 
-/// What makes a redelivery the same message. The broker gives it back to the byte, so all of it has to agree: a
-/// producer that uses one id for different messages must not lose any.
+/// What makes a redelivery the same message. The broker gives it back as it was, but for its delivery count among the
+/// headers. All of this has to agree: a producer that uses one id for different messages must not lose any, and two
+/// equal questions have two askers.
 #[derive(Debug, PartialEq, Eq)]
 struct Identity {
-    message_id: Option<ShortString>,
-    message_type: Option<ShortString>,
+    exchange: ShortString,
+    routing_key: ShortString,
+    names: [Option<ShortString>; 4],
+    timestamp: Option<u64>,
     body: Bytes,
 }
 
 /// More is never needed: it would take as many lost connections, each with all workers busy, within `MAX_AGE`.
 const MAX_ENTRIES: usize = 4096;
+/// For bodies and answers together.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
 /// What has not come back by then has gone elsewhere.
 const MAX_AGE: Duration = Duration::from_hours(1);
 
+/// The bytes that are kept at present.
+#[derive(Debug)]
+struct Room {
+    bytes: AtomicUsize,
+    evicted: Counter,
+}
+
+/// A part of the room, given back when dropped.
+#[derive(Debug)]
+struct Reserved {
+    room: Arc<Room>,
+    bytes: usize,
+}
+
 /// The duty to say how a run has ended, once it has. Dropped without a word: the message has to be run again.
 #[derive(Debug)]
-pub(super) struct Promise(oneshot::Sender<KeptResult>);
+pub(super) struct Promise {
+    result: oneshot::Sender<(KeptResult, Reserved)>,
+    room: Arc<Room>,
+}
 
 /// A run of the same message, finished or under way.
 #[derive(Debug)]
-pub(super) struct Claim(oneshot::Receiver<KeptResult>);
+pub(super) struct Claim(oneshot::Receiver<(KeptResult, Reserved)>);
 
 impl KeptResults {
     pub(super) fn new(used: Counter, evicted: Counter) -> Self {
-        Self { entries: Mutex::default(), used, evicted }
+        Self { entries: Mutex::default(), room: Arc::new(Room { bytes: AtomicUsize::new(0), evicted }), used }
     }
 
     /// Announces that the result of a run, which may still be going on, will be kept.
     pub(super) fn promise(&self, work: &Work) -> Promise {
         let (sender, result) = oneshot::channel();
-        let now = Instant::now();
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.push_back(Entry { identity: Identity::of(work), since: now, result });
-        let mut bytes: usize = entries.iter().map(|entry| entry.identity.body.len()).sum();
-        while let Some(oldest) = entries.front()
-            && (entries.len() > MAX_ENTRIES || bytes > MAX_BYTES || now.duration_since(oldest.since) > MAX_AGE)
-        {
-            bytes -= oldest.identity.body.len();
+        let body = Reserved::new(&self.room, work.body.len());
+        let entry = Entry { identity: Identity::of(work), since: Instant::now(), result, _body: body };
+        let mut entries = self.entries();
+        entries.push_back(entry);
+        while entries.len() > MAX_ENTRIES || (self.room.is_full() && !entries.is_empty()) {
             entries.pop_front();
-            self.evicted.increment(1);
+            self.room.evicted.increment(1);
         }
-        Promise(sender)
+        Promise { result: sender, room: Arc::clone(&self.room) }
     }
 
     /// Keeps a result that is there already.
@@ -98,7 +120,7 @@ impl KeptResults {
         if !work.envelope.redelivered() {
             return None;
         }
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries();
         if entries.is_empty() {
             return None;
         }
@@ -110,19 +132,59 @@ impl KeptResults {
     pub(super) fn count_used(&self) {
         self.used.increment(1);
     }
+
+    /// The entries that are not too old.
+    fn entries(&self) -> MutexGuard<'_, VecDeque<Entry>> {
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        while entries.front().is_some_and(|oldest| oldest.since.elapsed() > MAX_AGE) {
+            entries.pop_front();
+            self.room.evicted.increment(1);
+        }
+        entries
+    }
 }
 
 impl Promise {
     pub(super) fn fulfil(self, result: KeptResult) {
+        let bytes = match &result {
+            KeptResult::Answers(answers) => answers.messages().iter().map(|answer| answer.message().body().len()).sum(),
+            KeptResult::Failed(failure) => failure.text.len(),
+            KeptResult::Settled => 0,
+        };
+        let reserved = Reserved::new(&self.room, bytes);
+        if self.room.is_full() {
+            // The message will be run again.
+            self.room.evicted.increment(1);
+            return;
+        }
         // Nobody claims it any more when it was evicted, which was counted then.
-        drop(self.0.send(result));
+        drop(self.result.send((result, reserved)));
     }
 }
 
 impl Claim {
     /// Waits for the run to end; `None` if it ended without a result worth keeping.
     pub(super) async fn result(self) -> Option<KeptResult> {
-        self.0.await.ok()
+        self.0.await.ok().map(|(result, _)| result)
+    }
+}
+
+impl Room {
+    fn is_full(&self) -> bool {
+        self.bytes.load(Ordering::Relaxed) > MAX_BYTES
+    }
+}
+
+impl Reserved {
+    fn new(room: &Arc<Room>, bytes: usize) -> Self {
+        room.bytes.fetch_add(bytes, Ordering::Relaxed);
+        Self { room: Arc::clone(room), bytes }
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.room.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
@@ -130,8 +192,15 @@ impl Identity {
     fn of(work: &Work) -> Self {
         let properties = work.envelope.properties();
         Self {
-            message_id: properties.message_id().clone(),
-            message_type: properties.kind().clone(),
+            exchange: work.envelope.exchange.clone(),
+            routing_key: work.envelope.routing_key.clone(),
+            names: [
+                properties.message_id().clone(),
+                properties.kind().clone(),
+                properties.correlation_id().clone(),
+                properties.reply_to().clone(),
+            ],
+            timestamp: *properties.timestamp(),
             body: work.body.clone(),
         }
     }
@@ -142,7 +211,6 @@ mod tests {
     use super::*;
     use crate::envelope::Envelope;
     use lapin::BasicProperties;
-    use std::sync::Arc;
 
     fn work(id: Option<&str>, body: &'static str, redelivered: bool) -> Work {
         let properties = BasicProperties::default().with_type("t".into());
@@ -188,6 +256,16 @@ mod tests {
         let claim = kept.claim(&work(Some("1"), "body", true)).unwrap();
         drop(promise);
         assert!(claim.result().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn answers_that_are_too_large_to_keep_let_the_message_run_again() {
+        use crate::message::{Message, Outgoing};
+        let kept = kept();
+        let huge = Outgoing::to_queue("q", Message::new("t", vec![0; MAX_BYTES + 1]));
+        kept.keep(&work(Some("1"), "body", false), KeptResult::Answers(huge.into()));
+        assert!(kept.claim(&work(Some("1"), "body", true)).unwrap().result().await.is_none());
+        assert_eq!(kept.room.bytes.load(Ordering::Relaxed), 0, "all room is given back");
     }
 
     #[test]

@@ -181,12 +181,11 @@ impl Subscription {
     async fn hand_back_overdue(&self) -> Result<(), SubscriptionEnd> {
         let now = Instant::now();
         let budget = self.shared.budget;
-        let unstarted = self.handoff.take_unstarted(now.checked_sub(budget.start_within));
-        let running = match now.checked_sub(budget.settle_within) {
-            Some(moment) => self.handoff.take_running(Some(moment), &self.shared.kept),
-            None => None,
-        };
-        for delivery in unstarted.iter().chain(&running) {
+        let unstarted = now.checked_sub(budget.start_within).map(|moment| self.handoff.take_unstarted(Some(moment)));
+        let running = now
+            .checked_sub(budget.settle_within)
+            .and_then(|moment| self.handoff.take_running(Some(moment), &self.shared.kept));
+        for delivery in unstarted.iter().flatten().chain(&running) {
             tracing::warn!(queue = &*self.shared.queue, message_id = delivery.work.envelope.message_id(),
                 waited = ?delivery.arrived.elapsed(), consumer_timeout = ?self.shared.options.consumer_timeout,
                 "handed back: it cannot be settled before the broker's consumer_timeout");

@@ -46,25 +46,26 @@ enum GroupEnd {
 impl Supervisor {
     /// Runs until it is told to stop.
     pub(super) async fn run(self) -> DrainReport {
-        let mut tasks = JoinSet::new();
-        let workers = self.shared.workers();
-        self.shared.metrics.workers.set(f64::from(u32::try_from(workers.len()).unwrap_or(u32::MAX)));
-        for worker in workers {
-            tasks.spawn(worker.run());
-        }
-        tasks.spawn(backlog::watch_age(Arc::clone(&self.shared)));
+        let mut watching = JoinSet::new();
+        watching.spawn(backlog::watch_age(Arc::clone(&self.shared)));
+        let mut workers = self.start_workers();
 
-        let drained = self.supervise(&mut tasks).await;
+        let drained = self.supervise(&mut workers).await;
 
         // A handler that was cut off by the deadline is dropped here; its message is back in the queue.
-        tasks.shutdown().await;
-        self.shared.metrics.workers.set(0.0);
-        self.state.send_replace(ConsumerState::Stopped);
+        workers.shutdown().await;
+        self.set_state(ConsumerState::Stopped);
         DrainReport {
             handed_back: drained.unstarted,
             cut_off: drained.cut_off,
             took: self.stop.requested_at().map_or(Duration::ZERO, |requested| requested.elapsed()),
         }
+    }
+
+    fn start_workers(&self) -> JoinSet<()> {
+        let workers = self.shared.workers();
+        self.shared.metrics.workers.set(f64::from(u32::try_from(workers.len()).unwrap_or(u32::MAX)));
+        workers.into_iter().map(Worker::run).collect()
     }
 
     async fn supervise(&self, workers: &mut JoinSet<()>) -> Drained {
@@ -163,6 +164,14 @@ impl Supervisor {
     }
 }
 
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        // Also when the consumer was dropped without a shutdown.
+        self.shared.metrics.consumer_ready.set(0.0);
+        self.shared.metrics.workers.set(0.0);
+    }
+}
+
 /// All workers' subscriptions on one connection.
 struct Group {
     connection: Arc<PooledConnection>,
@@ -177,8 +186,9 @@ impl Group {
         for subscription in self.subscriptions {
             running.spawn(subscription.run(supervisor.stop.clone(), group_over.clone()));
         }
-        let watching = backlog::watch(Arc::clone(&supervisor.shared), Arc::clone(&self.connection), self.queue);
-        let watching = tokio::spawn(watching);
+        // In a set, so that it ends with this future, however that ends.
+        let mut watching = JoinSet::new();
+        watching.spawn(backlog::watch(Arc::clone(&supervisor.shared), Arc::clone(&self.connection), self.queue));
 
         let mut drained = Drained::default();
         let mut lost = None;
@@ -194,9 +204,8 @@ impl Group {
                     // Handlers' panics are caught, so this one is ours. The group starts again with all its workers.
                     tracing::error!(queue = &*supervisor.shared.queue, error = ?worker.err().map(|e| e.to_string()), "a worker ended");
                     workers.shutdown().await;
-                    for worker in supervisor.shared.workers() {
-                        workers.spawn(worker.run());
-                    }
+                    supervisor.shared.handoffs.iter().for_each(|handoff| handoff.forget_running());
+                    *workers = supervisor.start_workers();
                     lost.get_or_insert(("worker", "a worker ended".to_owned()));
                     group_over.cancel();
                     continue;
@@ -226,8 +235,7 @@ impl Group {
                 group_over.cancel();
             }
         }
-        watching.abort();
-        drop(watching.await);
+        watching.shutdown().await;
         if let Some(connection) = Arc::into_inner(self.connection) {
             supervisor.connections.close_one(connection, CLOSE_LIMIT).await;
         }

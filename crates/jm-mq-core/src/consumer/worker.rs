@@ -1,7 +1,10 @@
 //! A worker: one delivery at a time, from the handoff to its settlement.
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -17,7 +20,7 @@ use crate::{
     context::Context,
     envelope::Work,
     error::PublishError,
-    handler::Answers,
+    handler::{Answers, Retry},
     message::Outgoing,
     metrics::TypeMetrics,
     options::DeadLetter,
@@ -38,16 +41,15 @@ impl Worker {
     /// Works until the consumer drains.
     pub(super) async fn run(self) {
         while let Some(work) = self.handoff.next().await {
-            self.shared.metrics.in_flight.increment(1.0);
+            let _counted = self.shared.metrics.begin_work();
             self.handle(work).await;
-            self.shared.metrics.in_flight.decrement(1.0);
         }
     }
 
     /// A delivery's whole life: what came of it, what that means, and making it so.
     async fn handle(&self, work: Work) {
         let kind = self.shared.router.route(work.envelope.message_type()).and_then(|(name, _)| name);
-        let delivery = InHand { worker: self, metrics: self.shared.metrics.of(kind), work };
+        let delivery = InHand { worker: self, metrics: self.shared.metrics.of(kind), work, runs: AtomicU32::new(0) };
         match delivery.kept_result().await {
             None => {
                 let conclusion = delivery.conclude().await;
@@ -69,6 +71,8 @@ struct InHand<'a> {
     worker: &'a Worker,
     metrics: &'a TypeMetrics,
     work: Work,
+    /// How often the handler was run for it.
+    runs: AtomicU32,
 }
 
 impl InHand<'_> {
@@ -122,34 +126,35 @@ impl InHand<'_> {
             match self.publish(next, self.worker.shared.policy.max_retry_attempts).await {
                 Published::Yes => drop(unpublished.remove(0)),
                 Published::Interrupted => return self.hand_back(KeptResult::Answers(unpublished.into())),
-                Published::Failed { error, attempts } => {
-                    return self.unanswered(unpublished.into(), &error, attempts).await;
-                }
+                Published::Failed(error) => return self.unanswered(unpublished.into(), &error).await,
             }
         }
         self.finish(Verdict::Ack, &self.metrics.acked, || Some(KeptResult::Settled));
     }
 
     /// An answer cannot be published, so the task is not done, although its handler is.
-    async fn unanswered(&self, answers: Answers, error: &PublishError, attempts: u32) {
-        let failure = Failure {
-            text: format!("the handler succeeded, but its answer was not published: {error}"),
-            attempts,
-            ..Failure::unrun(FailureKind::Exhausted, "")
-        };
-        self.report("an answer could not be published", &failure);
+    async fn unanswered(&self, answers: Answers, error: &PublishError) {
+        let text = format!("the handler succeeded, but its answer was not published: {error}");
+        let attempts = self.runs.load(Ordering::Relaxed);
+        let failure = Failure { attempts, ..Failure::unrun(FailureKind::Exhausted, text) };
         match decide(Conclusion::Failed(failure), &self.worker.shared.options) {
             Settlement::DeadLetter(failure) => self.dead_letter(failure).await,
-            // The handler need not run again when the message comes back.
-            Settlement::Requeue(_) | Settlement::Answer(_) => self.hand_back(KeptResult::Answers(answers)),
+            Settlement::Requeue(failure) => {
+                if let Some(failure) = failure {
+                    self.report("requeued: an answer could not be published", &failure);
+                }
+                // The handler need not run again when the message comes back.
+                self.hand_back(KeptResult::Answers(answers));
+            }
+            Settlement::Answer(_) => unreachable!("a failure is not answered"),
         }
     }
 
     async fn dead_letter(&self, failure: Failure) {
         let Shared { options, publisher, dead_letter_queue, topology, .. } = &*self.worker.shared;
-        self.report("dead-lettered", &failure);
         let kind = failure.kind.label();
         if options.dead_letter == DeadLetter::Broker {
+            self.report("rejected: the queue's dead-letter policy decides", &failure);
             self.worker.shared.metrics.dead_letter(kind);
             return self.finish(Verdict::Reject, &self.metrics.dead_lettered, || Some(KeptResult::Failed(failure)));
         }
@@ -158,7 +163,7 @@ impl InHand<'_> {
             match self.publish(&copy, 0).await {
                 Published::Yes => break,
                 Published::Interrupted => return self.hand_back(KeptResult::Failed(failure)),
-                Published::Failed { error, .. } => {
+                Published::Failed(error) => {
                     tracing::error!(
                         queue = self.work.envelope.queue(),
                         dead_letter_queue,
@@ -179,6 +184,7 @@ impl InHand<'_> {
                 }
             }
         }
+        self.report("dead-lettered", &failure);
         self.worker.shared.metrics.dead_letter(kind);
         self.finish(Verdict::Ack, &self.metrics.dead_lettered, || Some(KeptResult::Settled));
     }
@@ -205,7 +211,7 @@ impl InHand<'_> {
             if !error.is_passing() {
                 failures += 1;
                 if failures > retries {
-                    return Published::Failed { error, attempts: failures };
+                    return Published::Failed(error);
                 }
             }
             tracing::warn!(
@@ -274,10 +280,7 @@ enum Published {
     Yes,
     /// The message was taken back, or we are draining.
     Interrupted,
-    Failed {
-        error: PublishError,
-        attempts: u32,
-    },
+    Failed(PublishError),
 }
 
 /// The runs of the delivery in hand by the handler for its type.
@@ -288,7 +291,8 @@ struct RunsOf<'a> {
 
 impl Runs for RunsOf<'_> {
     async fn once(&self, attempt: u32) -> Result<Answers, RunFailure> {
-        let Self { delivery: InHand { worker, metrics, work }, route } = self;
+        let Self { delivery: InHand { worker, metrics, work, runs }, route } = self;
+        runs.store(attempt, Ordering::Relaxed);
         let limit = worker.shared.policy.run_limit;
         let cancellation = CancellationToken::new();
         // However this run ends, what it left running elsewhere is told so.
@@ -299,8 +303,8 @@ impl Runs for RunsOf<'_> {
         let result = retry::guard(limit, route.run(work.body.clone(), context.clone())).await;
         let seconds = match &result {
             Ok(_) => &metrics.ok_seconds,
-            Err(RunFailure::Error(error)) if error.is_permanent() => &metrics.permanent_seconds,
-            Err(RunFailure::Error(_)) => &metrics.error_seconds,
+            Err(RunFailure::Error { retry: Retry::Never, .. }) => &metrics.permanent_seconds,
+            Err(RunFailure::Error { .. }) => &metrics.error_seconds,
             Err(RunFailure::Timeout(_)) => &metrics.timeout_seconds,
             Err(RunFailure::Panic(_)) => &metrics.panic_seconds,
             Err(RunFailure::Undecodable(_)) => &metrics.undecodable_seconds,
@@ -313,7 +317,7 @@ impl Runs for RunsOf<'_> {
         let Some(delay) = next else { return };
         let InHand { metrics, work, .. } = self.delivery;
         match failure {
-            RunFailure::Error(_) | RunFailure::Undecodable(_) => metrics.retried_error.increment(1),
+            RunFailure::Error { .. } | RunFailure::Undecodable(_) => metrics.retried_error.increment(1),
             RunFailure::Timeout(_) => metrics.retried_timeout.increment(1),
             RunFailure::Panic(_) => metrics.retried_panic.increment(1),
         }

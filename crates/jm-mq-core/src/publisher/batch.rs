@@ -19,8 +19,20 @@ use crate::{
 /// Messages written but not confirmed, at most: enough to hide the round trip, little enough to forget.
 const WINDOW: usize = 512;
 
-/// What is known of each message; `None` is nothing yet.
-type Fates = Vec<Option<Result<(), PublishError>>>;
+/// The messages of one call, and what is known of each.
+struct Batch<'a> {
+    publisher: &'a Publisher,
+    messages: &'a [Outgoing],
+    progress: Vec<Progress>,
+}
+
+#[derive(Default)]
+struct Progress {
+    first_written: Option<Instant>,
+    fate: Option<Result<(), PublishError>>,
+    /// From the first write to the fate.
+    took: Duration,
+}
 
 /// Why a round ended with messages still open.
 enum RoundEnd {
@@ -30,167 +42,174 @@ enum RoundEnd {
     Condemned,
 }
 
-pub(super) async fn publish_all(publisher: &Publisher, batch: &[Outgoing]) -> Vec<Result<(), PublishError>> {
-    let started = Instant::now();
-    let inner = &publisher.inner;
-    let invalid = |outgoing: &Outgoing| {
-        let exchange = outgoing.exchange.clone();
-        defect(outgoing).map(|reason| Err(PublishError::Invalid { exchange, reason }))
-    };
-    let mut fates: Fates = batch.iter().map(invalid).collect();
-    let mut backoff = reconnect_backoff();
-    let mut progress = Instant::now();
-    let mut written = false;
-    while fates.iter().any(Option::is_none) {
-        let known = fates.iter().flatten().count();
-        let left = inner.options.timeout.saturating_sub(progress.elapsed());
-        let stage = match round(inner, batch, &mut fates, left).await {
-            Ok(()) => continue,
-            Err(RoundEnd::Condemned) => {
-                publish_each(publisher, batch, &mut fates).await;
-                continue;
+/// What the broker sent back, by message id.
+type Returned = HashMap<ShortString, BasicReturnMessage>;
+
+pub(super) async fn publish_all(publisher: &Publisher, messages: &[Outgoing]) -> Vec<Result<(), PublishError>> {
+    let progress = messages.iter().map(|_| Progress::default()).collect();
+    let mut batch = Batch { publisher, messages, progress };
+    batch.refuse_defects();
+    batch.run().await;
+    batch.finish()
+}
+
+impl Batch<'_> {
+    fn inner(&self) -> &Inner {
+        &self.publisher.inner
+    }
+
+    /// The messages without a fate.
+    fn open(&self) -> Vec<usize> {
+        (0..self.messages.len()).filter(|&n| self.progress[n].fate.is_none()).collect()
+    }
+
+    fn decide(&mut self, n: usize, fate: Result<(), PublishError>) {
+        let progress = &mut self.progress[n];
+        progress.took = progress.first_written.map_or(Duration::ZERO, |written| written.elapsed());
+        progress.fate = Some(fate);
+    }
+
+    fn refuse_defects(&mut self) {
+        for (n, message) in self.messages.iter().enumerate() {
+            if let Some(reason) = defect(message) {
+                self.decide(n, Err(PublishError::Invalid { exchange: message.exchange.clone(), reason }));
             }
-            Err(RoundEnd::Stalled(stage)) => stage,
+        }
+    }
+
+    /// Round after round, until every message has a fate.
+    async fn run(&mut self) {
+        let limit = self.inner().options.timeout;
+        let mut backoff = reconnect_backoff();
+        let mut last_progress = Instant::now();
+        loop {
+            let open = self.open();
+            if open.is_empty() {
+                return;
+            }
+            let stage = match self.round(&open, limit.saturating_sub(last_progress.elapsed())).await {
+                Ok(()) => continue,
+                Err(RoundEnd::Condemned) => {
+                    self.publish_each().await;
+                    continue;
+                }
+                Err(RoundEnd::Stalled(stage)) => stage,
+            };
+            let still_open = self.open();
+            if still_open.len() < open.len() {
+                last_progress = Instant::now();
+                backoff.reset();
+            }
+            if last_progress.elapsed() >= limit {
+                for n in still_open {
+                    let written = self.progress[n].first_written.is_some();
+                    let error = self.inner().timed_out(&self.messages[n].exchange, stage.clone(), written);
+                    self.decide(n, Err(error));
+                }
+                return;
+            }
+            tokio::time::sleep(backoff.next_delay()).await;
+        }
+    }
+
+    /// One at a time, so that the one at fault fails alone.
+    async fn publish_each(&mut self) {
+        for n in self.open() {
+            let started = *self.progress[n].first_written.get_or_insert_with(Instant::now);
+            let deadline = Instant::now() + self.inner().options.timeout;
+            let fate = self.publisher.publish_until(&self.messages[n], deadline).await;
+            self.progress[n].first_written = Some(started);
+            self.decide(n, fate);
+        }
+    }
+
+    /// Publishes what is open over one channel, until all have a fate or the channel fails. `patience` is how long to
+    /// wait for a channel.
+    async fn round(&mut self, open: &[usize], patience: Duration) -> Result<(), RoundEnd> {
+        let stalled = |stage| Err(RoundEnd::Stalled(stage));
+        let lease = match timeout(patience, self.publisher.inner.channels.lease()).await {
+            Ok(Ok(lease)) => lease,
+            Ok(Err(failure)) => return stalled(Stage::Waiting(Some(failure.into()))),
+            Err(_) => return stalled(Stage::Waiting(None)),
         };
-        // Whatever got as far as a channel may have been written there.
-        written |= !matches!(stage, Stage::Waiting(None) | Stage::Blocked);
-        if fates.iter().flatten().count() > known {
-            progress = Instant::now();
-            backoff.reset();
+        if timeout(patience, lease.wait_while_blocked(|| {})).await.is_err() {
+            return stalled(Stage::Blocked);
         }
-        if progress.elapsed() >= inner.options.timeout {
-            for (fate, outgoing) in fates.iter_mut().zip(batch).filter(|(fate, _)| fate.is_none()) {
-                *fate = Some(Err(inner.timed_out(&outgoing.exchange, stage.again(), written)));
-            }
-            break;
-        }
-        tokio::time::sleep(backoff.next_delay()).await;
-    }
-    let took = started.elapsed();
-    fates.into_iter().flatten().zip(batch).map(|(fate, outgoing)| inner.count(fate, outgoing, took)).collect()
-}
+        let mut returned = Returned::new();
+        let outcome = self.pipeline(&lease, open, &mut returned).await;
 
-/// One at a time, so that the one at fault fails alone.
-async fn publish_each(publisher: &Publisher, batch: &[Outgoing], fates: &mut Fates) {
-    for (fate, outgoing) in fates.iter_mut().zip(batch).filter(|(fate, _)| fate.is_none()) {
-        let deadline = Instant::now() + publisher.inner.options.timeout;
-        *fate = Some(publisher.publish_until(outgoing, deadline).await);
-    }
-}
-
-impl Inner {
-    fn count(&self, fate: Result<(), PublishError>, outgoing: &Outgoing, took: Duration) -> Result<(), PublishError> {
-        let outcome = fate.as_ref().map_or_else(PublishError::outcome_label, |()| "confirmed");
-        self.metrics.record(&outgoing.exchange, outcome, took);
-        fate
-    }
-}
-
-impl Stage {
-    /// The same stage for the next message of the batch.
-    fn again(&self) -> Self {
-        match self {
-            Self::Waiting(error) => Self::Waiting(error.clone()),
-            Self::Blocked => Self::Blocked,
-            Self::Written { on } => Self::Written { on: on.clone() },
-        }
-    }
-}
-
-/// Publishes what has no fate yet over one channel, until all have one or the channel fails. `patience` is the
-/// longest wait for the next confirm.
-async fn round(publisher: &Inner, batch: &[Outgoing], fates: &mut Fates, patience: Duration) -> Result<(), RoundEnd> {
-    let stalled = |stage| Err(RoundEnd::Stalled(stage));
-    let lease = match timeout(patience, publisher.channels.lease()).await {
-        Ok(Ok(lease)) => lease,
-        Ok(Err(failure)) => return stalled(Stage::Waiting(Some(failure.into()))),
-        Err(_) => return stalled(Stage::Waiting(None)),
-    };
-    if timeout(patience, lease.wait_while_blocked(|| {})).await.is_err() {
-        return stalled(Stage::Blocked);
-    }
-    let open: Vec<usize> = (0..batch.len()).filter(|&n| fates[n].is_none()).collect();
-    let mut returned = HashMap::new();
-    let outcome = pipeline(publisher, &lease, batch, &open, fates, &mut returned).await;
-
-    // A return may come attached to another message's confirm; its own message id tells whose it is.
-    if outcome.is_err() && !returned.is_empty() {
-        // Whose confirm had taken the missing ones is not known any more: publish the whole round again.
-        for &n in &open {
-            fates[n] = None;
-        }
-    }
-    for &n in &open {
-        let id = batch[n].message.properties.message_id().as_ref();
-        if let (Some(Ok(())), Some(message)) = (&fates[n], id.and_then(|id| returned.get(id))) {
-            fates[n] = Some(Err(unroutable(&batch[n], message)));
-        }
-    }
-    outcome.map(|()| lease.give_back())
-}
-
-async fn pipeline(
-    publisher: &Inner,
-    lease: &Lease,
-    batch: &[Outgoing],
-    open: &[usize],
-    fates: &mut Fates,
-    returned: &mut HashMap<ShortString, BasicReturnMessage>,
-) -> Result<(), RoundEnd> {
-    let mut confirms = FuturesUnordered::new();
-    let mut unwritten = open.iter();
-    loop {
-        while confirms.len() < WINDOW
-            && let Some(&n) = unwritten.next()
-        {
-            let mut confirm = Box::pin(async move {
-                let written = lease.write(&batch[n], &publisher.app_id).await;
-                (
-                    n,
-                    match written {
-                        Ok(confirm) => confirm.await,
-                        Err(error) => Err(error),
-                    },
-                )
-            });
-            // Polled here, once, so that messages are written in the order of the batch.
-            match poll_fn(|cx| Poll::Ready(pin!(&mut confirm).poll(cx))).await {
-                Poll::Ready(answer) => take_answer(answer, batch, fates, returned)?,
-                Poll::Pending => confirms.push(confirm),
+        // A return may come attached to another message's confirm; its own message id tells whose it is.
+        for &n in open {
+            let id = self.messages[n].message.properties.message_id().as_ref();
+            if outcome.is_err() && !returned.is_empty() {
+                // Whose confirm had taken a missing return is not known any more: publish the whole round again.
+                self.progress[n].fate = None;
+            } else if let (Some(Ok(())), Some(message)) = (&self.progress[n].fate, id.and_then(|id| returned.get(id))) {
+                self.progress[n].fate = Some(Err(unroutable(&self.messages[n], message)));
             }
         }
-        match timeout(publisher.options.timeout, confirms.next()).await {
-            Ok(Some(answer)) => take_answer(answer, batch, fates, returned)?,
-            Ok(None) if unwritten.len() == 0 => return Ok(()),
-            Ok(None) => {}
-            Err(_) => return Err(RoundEnd::Stalled(Stage::Written { on: lease.connection() })),
-        }
+        outcome.map(|()| lease.give_back())
     }
-}
 
-fn take_answer(
-    (n, answer): (usize, lapin::Result<Confirmation>),
-    batch: &[Outgoing],
-    fates: &mut Fates,
-    returned: &mut HashMap<ShortString, BasicReturnMessage>,
-) -> Result<(), RoundEnd> {
-    let lost = |error| Err(RoundEnd::Stalled(Stage::Waiting(Some(error))));
-    let outgoing = &batch[n];
-    let (fate, message) = match answer {
-        Ok(Confirmation::Ack(message)) => (Ok(()), message),
-        Ok(Confirmation::Nack(message)) => (Err(refused(outgoing)), message),
-        Ok(Confirmation::NotRequested) => {
-            return lost(ConnectError::Lost("the channel forgot confirms".into()));
+    async fn pipeline(&mut self, lease: &Lease, open: &[usize], returned: &mut Returned) -> Result<(), RoundEnd> {
+        let (messages, publisher) = (self.messages, self.publisher);
+        let publish = async |n: usize| {
+            let written = lease.write(&messages[n], &publisher.inner.app_id).await;
+            match written {
+                Ok(confirm) => (n, confirm.await),
+                Err(error) => (n, Err(error)),
+            }
+        };
+        let mut confirms = FuturesUnordered::new();
+        let mut unwritten = open.iter();
+        loop {
+            while confirms.len() < WINDOW
+                && let Some(&n) = unwritten.next()
+            {
+                self.progress[n].first_written.get_or_insert_with(Instant::now);
+                let mut confirm = Box::pin(publish(n));
+                // Polled here, once, so that messages are written in the order of the batch.
+                match poll_fn(|cx| Poll::Ready(pin!(&mut confirm).poll(cx))).await {
+                    Poll::Ready((n, answer)) => self.take(n, answer, returned)?,
+                    Poll::Pending => confirms.push(confirm),
+                }
+            }
+            match timeout(self.inner().options.timeout, confirms.next()).await {
+                Ok(Some((n, answer))) => self.take(n, answer, returned)?,
+                Ok(None) if unwritten.len() == 0 => return Ok(()),
+                Ok(None) => {}
+                Err(_) => return Err(RoundEnd::Stalled(Stage::Written { on: lease.connection() })),
+            }
         }
-        Err(error) => match classify(&error, outgoing) {
-            Failure::Final(_) => return Err(RoundEnd::Condemned),
-            Failure::Lost(error) => return lost(error),
-        },
-    };
-    fates[n] = Some(fate);
-    if let Some(message) = message {
-        let id = message.delivery.properties.message_id().clone().unwrap_or_default();
-        returned.insert(id, message);
     }
-    Ok(())
+
+    fn take(&mut self, n: usize, answer: lapin::Result<Confirmation>, returned: &mut Returned) -> Result<(), RoundEnd> {
+        let lost = |error| Err(RoundEnd::Stalled(Stage::Waiting(Some(error))));
+        let (fate, message) = match answer {
+            Ok(Confirmation::Ack(message)) => (Ok(()), message),
+            Ok(Confirmation::Nack(message)) => (Err(refused(&self.messages[n])), message),
+            Ok(Confirmation::NotRequested) => return lost(ConnectError::Lost("the channel forgot confirms".into())),
+            Err(error) => match classify(&error, &self.messages[n]) {
+                Failure::Final(_) => return Err(RoundEnd::Condemned),
+                Failure::Lost(error) => return lost(error),
+            },
+        };
+        self.decide(n, fate);
+        if let Some(message) = message {
+            let id = message.delivery.properties.message_id().clone().unwrap_or_default();
+            returned.insert(id, message);
+        }
+        Ok(())
+    }
+
+    fn finish(self) -> Vec<Result<(), PublishError>> {
+        let count = |(progress, outgoing): (Progress, &Outgoing)| {
+            let fate = progress.fate?;
+            let outcome = fate.as_ref().map_or_else(PublishError::outcome_label, |()| "confirmed");
+            self.publisher.inner.metrics.record(&outgoing.exchange, outcome, progress.took);
+            Some(fate)
+        };
+        // Every message has a fate: `run` ends no earlier.
+        self.progress.into_iter().zip(self.messages).filter_map(count).collect()
+    }
 }

@@ -87,9 +87,17 @@ impl managed::Manager for Channels {
 
     async fn create(&self) -> Result<ConfirmChannel, ConnectError> {
         // The channel outlives this loan of the connection, which goes back for the next channel.
-        let connection = self.connections.get().await?;
-        // A request to open a channel would wait in the blocked connection, and be answered when nobody wants it any more.
-        wait_while_blocked(connection.status()).await;
+        let connection = loop {
+            let connection = self.connections.get().await?;
+            if !connection.status().blocked() {
+                break connection;
+            }
+            // A request to open a channel would wait in the connection, and be answered when nobody wants it any more.
+            // The connection goes back meanwhile, so that others learn why they have to wait.
+            let status = connection.status().clone();
+            drop(connection);
+            wait_while_blocked(&status).await;
+        };
         let lost = |error: lapin::Error| ConnectError::Lost(error.to_string());
         let open = async {
             let channel = connection.create_channel().await.map_err(lost)?;

@@ -194,6 +194,39 @@ async fn a_panics_message_is_kept() {
     assert_eq!(failure.to_string(), "the handler panicked: lost the plot");
 }
 
+/// An error that cannot be printed.
+#[derive(Debug)]
+struct Unspeakable;
+
+impl std::fmt::Display for Unspeakable {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("no words")
+    }
+}
+
+impl std::error::Error for Unspeakable {}
+
+/// A value that cannot be dropped.
+struct Clingy;
+
+impl Drop for Clingy {
+    fn drop(&mut self) {
+        panic!("will not go");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn panics_in_an_errors_text_or_a_futures_destructor_are_caught_as_well() {
+    let failure = guard(None, async { Err(RunError::Handler(Unspeakable.into())) }).await.unwrap_err();
+    assert_eq!(failure.to_string(), "the handler panicked: no words");
+    let hangs = async {
+        let _clingy = Clingy;
+        std::future::pending().await
+    };
+    let failure = guard(Some(Duration::from_secs(1)), hangs).await.unwrap_err();
+    assert_eq!(failure.to_string(), "the handler panicked: will not go");
+}
+
 #[tokio::test(start_paused = true)]
 async fn without_a_limit_a_run_may_take_as_long_as_it_likes() {
     let day = async {
