@@ -111,7 +111,7 @@ impl Consumer {
             dead_letter_queue,
             metrics,
         };
-        let connections = ConnectionPool::new(broker, Role::Consumer, &shared.queue, 1);
+        let connections = ConnectionPool::new(broker, Role::Consumer, &shared.queue);
         Ok(Self { shared: Arc::new(shared), connections })
     }
 
@@ -136,9 +136,12 @@ impl Consumer {
     ///
     /// Outside a tokio runtime.
     pub async fn run_until(self, shutdown: impl Future<Output = ()>) -> DrainReport {
-        let running = self.start();
-        shutdown.await;
-        running.shutdown().await
+        let mut running = self.start();
+        tokio::select! {
+            () = shutdown => running.shutdown().await,
+            // It never ends by itself, so this is a defect of ours, and passed on.
+            ended = &mut running.task => report(ended),
+        }
     }
 }
 
@@ -210,16 +213,19 @@ impl RunningConsumer {
     }
 
     /// Drains: nothing new is started, deliveries not yet started go back, running handlers may finish within
-    /// `drain_timeout`, and what still runs then goes back as well.
+    /// `drain_timeout`, and what still runs then goes back as well. Without a connection there is nothing to give back,
+    /// since the broker has everything: it ends at once then.
     pub async fn shutdown(mut self) -> DrainReport {
         self.stop.request();
-        match (&mut self.task).await {
-            Ok(report) => report,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(_) => unreachable!("only our own drop aborts the supervisor"),
-            },
-        }
+        report((&mut self.task).await)
+    }
+}
+
+fn report(ended: Result<DrainReport, tokio::task::JoinError>) -> DrainReport {
+    match ended.map_err(tokio::task::JoinError::try_into_panic) {
+        Ok(report) => report,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        Err(Err(_)) => unreachable!("only our own drop aborts the supervisor"),
     }
 }
 

@@ -149,7 +149,8 @@ impl HandlerError {
         Self { source: source.into(), retry: Retry::Backoff }
     }
 
-    /// Worth another try after `delay`, in place of the backoff: a 429 with `Retry-After`.
+    /// Worth another try after `delay`, in place of the backoff: a 429 with `Retry-After`. The worker waits that long,
+    /// up to the broker's `consumer_timeout`: then the message goes back to the queue and starts again.
     pub fn retry_after(source: impl Into<Box<dyn StdError + Send + Sync>>, delay: Duration) -> Self {
         Self { source: source.into(), retry: Retry::After(delay) }
     }

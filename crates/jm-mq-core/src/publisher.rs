@@ -82,7 +82,9 @@ impl Publisher {
     pub fn new(broker: &Broker, options: PublisherOptions) -> Result<Self, OptionsError> {
         options.validate()?;
         let rpc_timeout = broker.options().rpc_timeout;
-        let connections = ConnectionPool::new(broker, Role::Publisher, "pool", options.connections);
+        let connections = (0..options.connections)
+            .map(|number| ConnectionPool::new(broker, Role::Publisher, &format!("#{number}")))
+            .collect();
         let channels = ChannelPool::new(connections, options.channels, rpc_timeout);
         let hosts = broker.options().nodes_shown();
         let app_id = broker.identity().app_id.clone();

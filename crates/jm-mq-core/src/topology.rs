@@ -264,6 +264,8 @@ pub(crate) fn refused(error: &lapin::Error, what: String) -> ConnectError {
     };
     let remedy = match reply.kind().get_id() {
         403 => "grant the user permission for it (rabbitmqctl set_permissions)",
+        // A classic queue on a node that restarts: it will be there again, and nobody has to do anything.
+        404 if reply.get_message().as_str().contains("home node") => return ConnectError::Lost(error.to_string()),
         404 => "create it first, or set `declare` to `create`",
         405 => "another connection has it exclusively; choose another name or close that connection",
         406 => {

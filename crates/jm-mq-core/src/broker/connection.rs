@@ -2,13 +2,13 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use deadpool_lapin::{Hook, Pool, PoolConfig, PoolError, QueueMode, Runtime, Timeouts};
 use futures_util::StreamExt;
-use lapin::{ConnectionProperties, ErrorKind, Event};
+use lapin::{ConnectionProperties, ConnectionStatus, ErrorKind, Event};
 use secrecy::ExposeSecret;
 
 use super::{Broker, transport::Transport};
@@ -33,7 +33,7 @@ impl Role {
     }
 }
 
-/// The connections of one publisher or consumer.
+/// The connection of a consumer, or one of a publisher's: replaced when it breaks.
 pub(crate) struct ConnectionPool {
     pool: Pool,
     transport: Transport,
@@ -43,19 +43,19 @@ pub(crate) struct ConnectionPool {
     alarm: Arc<Alarm>,
 }
 
-/// Why the broker blocks publishers, if it does.
+/// Why the broker blocks publishers, for each connection that it blocks.
 #[derive(Debug, Default)]
-struct Alarm(Mutex<Option<String>>);
+struct Alarm(Mutex<Vec<String>>);
 
 impl Alarm {
-    fn set(&self, reason: Option<String>) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = reason;
+    fn reasons(&self) -> MutexGuard<'_, Vec<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl ConnectionPool {
-    /// A pool of up to `size` connections, of which none is open yet. `purpose` shows in the broker's list.
-    pub(crate) fn new(broker: &Broker, role: Role, purpose: &str, size: usize) -> Self {
+    /// A pool of one connection, which is not open yet. `purpose` shows in the broker's list.
+    pub(crate) fn new(broker: &Broker, role: Role, purpose: &str) -> Self {
         let transport = Transport::new(broker);
         let name = format!("{} {} {purpose} {}", broker.identity().app_id, role.label(), broker.identity().instance);
         let properties = move || ConnectionProperties::default().with_connection_name(name.clone().into());
@@ -70,14 +70,15 @@ impl ConnectionPool {
             let (alarm, io) = (Arc::clone(&alarm), broker.io_handle());
             move |connection: &mut lapin::Connection| {
                 // lapin's listeners compete for its events: this is the only one.
-                drop(io.spawn(watch_events(connection.events_listener(), role, Arc::clone(&alarm))));
+                let watching =
+                    watch_events(connection.events_listener(), connection.status().clone(), role, Arc::clone(&alarm));
+                drop(io.spawn(watching));
             }
         };
         let pool = Pool::builder(manager)
             .config(PoolConfig {
-                max_size: size,
+                max_size: 1,
                 timeouts: Timeouts { wait: limit, create: limit, recycle: limit },
-                // In turn, so that channels spread over all connections.
                 queue_mode: QueueMode::Fifo,
             })
             .runtime(Runtime::Tokio1)
@@ -113,13 +114,13 @@ impl ConnectionPool {
 
     /// Why the broker blocks publishers, if it does.
     pub(crate) fn alarm(&self) -> Option<String> {
-        self.alarm.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.alarm.reasons().last().cloned()
     }
 
     /// Closes idle connections politely and then ends whatever is still open.
     pub(crate) async fn close(&self, limit: Duration) {
-        self.pool.close();
         let idle = self.pool.retain(|_, _| false).removed;
+        self.pool.close();
         let closing = idle.iter().map(|connection| connection.close(200, "OK".into()));
         // The broker's answer changes nothing any more.
         drop(tokio::time::timeout(limit, futures_util::future::join_all(closing)).await);
@@ -175,26 +176,34 @@ impl fmt::Debug for ConnectionPool {
 }
 
 /// Keeps the gauges of one connection, from its opening to its end.
-async fn watch_events(events: impl futures_core::Stream<Item = Event>, role: Role, alarm: Arc<Alarm>) {
+async fn watch_events(
+    events: impl futures_core::Stream<Item = Event>,
+    status: ConnectionStatus,
+    role: Role,
+    alarm: Arc<Alarm>,
+) {
     let mut gauges = ConnectionGauges::opened(role.label());
     let mut events = std::pin::pin!(events);
+    let mut blocked = false;
     while let Some(event) = events.next().await {
         match event {
-            Event::ConnectionBlocked(reason) => {
-                tracing::warn!(role = role.label(), %reason, "the broker blocks publishers on this connection");
-                alarm.set(Some(reason));
-                gauges.blocked(true);
+            Event::ConnectionBlocked(reason) if !blocked => {
+                tracing::warn!(role = role.label(), reason, "the broker blocks publishers on this connection");
+                alarm.reasons().push(reason);
+                blocked = true;
             }
-            Event::ConnectionUnblocked => {
+            Event::ConnectionUnblocked if blocked => {
                 tracing::info!(role = role.label(), "the broker takes messages again");
-                alarm.set(None);
-                gauges.blocked(false);
+                alarm.reasons().pop();
+                blocked = false;
             }
-            // The connection is gone; its users report it with what they were doing.
-            Event::Error(_) => break,
+            // Also told of a single channel's end. Who used it reports that, with what they were doing.
+            Event::Error(_) if !status.connected() => break,
             _ => {}
         }
+        gauges.blocked(blocked);
     }
-    // A new connection has to be told anew.
-    alarm.set(None);
+    if blocked {
+        alarm.reasons().pop();
+    }
 }

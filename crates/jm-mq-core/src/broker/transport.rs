@@ -146,11 +146,13 @@ impl Dialer {
 
     async fn dial_node(&self, host: &str, port: u16, limit: Duration) -> Result<Inner, ConnectError> {
         let address = format!("{host}:{port}");
+        let unreachable_node =
+            |error: &io::Error| ConnectError::Unreachable { hosts: address.clone(), reason: error.to_string() };
         let connect = async {
             let stream = TcpStream::connect((host, port)).await;
             let stream = stream
                 .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
-                .map_err(|error| ConnectError::Unreachable { hosts: address.clone(), reason: error.to_string() })?;
+                .map_err(|error| unreachable_node(&error))?;
             match self.broker.tls() {
                 None => Ok(Inner::Plain(stream.compat())),
                 Some(config) => {
@@ -159,9 +161,13 @@ impl Dialer {
                     let name = ServerName::try_from(expected.unwrap_or(host).to_owned())
                         .map_err(|error| tls_error(error.to_string()))?;
                     let stream = TlsConnector::from(config).connect(name, stream).await;
-                    stream
-                        .map(|stream| Inner::Tls(Box::new(stream.compat())))
-                        .map_err(|error| tls_error(error.to_string()))
+                    stream.map(|stream| Inner::Tls(Box::new(stream.compat()))).map_err(|error| {
+                        // A reset is no verdict on certificates: a load balancer whose broker restarts does that.
+                        match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+                            Some(verdict) => tls_error(verdict.to_string()),
+                            None => unreachable_node(&error),
+                        }
+                    })
                 }
             }
         };

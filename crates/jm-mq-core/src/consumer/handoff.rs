@@ -72,6 +72,7 @@ enum Hold {
 }
 
 /// What has become of a settlement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Finished {
     /// The channel will write it.
     Settled,
@@ -107,26 +108,65 @@ impl Handoff {
         }
     }
 
-    /// Ends the present work. `keep` makes the result to be kept if the message is not ours any more; `None` lets it
-    /// be run again.
-    pub(super) fn finish(&self, verdict: Verdict, keep: impl FnOnce() -> Option<KeptResult>) -> Finished {
+    /// Ends the present work. `result` is what to keep if the message is not ours any more; with none it is run again.
+    pub(super) fn finish(&self, verdict: Verdict, result: Option<KeptResult>) -> Finished {
+        self.end(verdict, result, None)
+    }
+
+    /// Gives the message back to the queue, with its result kept for when it returns to this process.
+    pub(super) fn hand_back(&self, result: KeptResult, kept: &KeptResults) -> Finished {
+        self.end(Verdict::Requeue, Some(result), Some(kept))
+    }
+
+    fn end(&self, verdict: Verdict, result: Option<KeptResult>, for_its_return: Option<&KeptResults>) -> Finished {
         let mut state = self.state();
         let Some(running) = state.running.take() else { unreachable!("a worker finishes what it was given, once") };
         let finished = match running.hold {
             Hold::Ours(delivery) => {
+                // Before the broker hears of it: the message may be back in no time.
+                if let (Some(kept), Some(result)) = (for_its_return, result) {
+                    kept.keep(&delivery.work, result);
+                }
                 state.settled.push(Settled { delivery, verdict });
                 Finished::Settled
             }
             Hold::TakenBack(promise) => {
-                drop(state);
-                if let Some(result) = keep() {
+                if let Some(result) = result {
                     promise.fulfil(result);
                 }
                 Finished::TakenBack
             }
         };
+        drop(state);
         self.settled.notify_one();
         finished
+    }
+
+    /// Leaves a message that was taken back to somebody else, who takes over the duty to say how its run has ended.
+    /// `None`, and nothing happens, if the message is ours.
+    pub(super) fn leave(&self) -> Option<Promise> {
+        let mut state = self.state();
+        match state.running.take() {
+            Some(Running { hold: Hold::TakenBack(promise), .. }) => {
+                drop(state);
+                self.settled.notify_one();
+                Some(promise)
+            }
+            ours => {
+                state.running = ours;
+                None
+            }
+        }
+    }
+
+    /// The worker's own code failed in the middle of its work: the message goes back, whatever had come of it.
+    pub(super) fn abandon(&self) {
+        let mut state = self.state();
+        if let Some(Running { hold: Hold::Ours(delivery), .. }) = state.running.take() {
+            state.settled.push(Settled { delivery, verdict: Verdict::Requeue });
+        }
+        drop(state);
+        self.settled.notify_one();
     }
 
     /// Whether the message that the worker works on is not ours any more.
@@ -134,11 +174,16 @@ impl Handoff {
         self.state().running.as_ref().is_some_and(|running| matches!(running.hold, Hold::TakenBack(_)))
     }
 
-    /// Resolves when there is no use in waiting for another run: the message was taken back, or we are draining.
+    /// Whether there is no use in another run: the message was taken back, or we are draining.
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.state().stopped || self.is_taken_back()
+    }
+
+    /// Resolves when there is no use in waiting for another run.
     pub(super) async fn interrupted(&self) {
         loop {
             let changed = self.interrupt.notified();
-            if self.state().stopped || self.is_taken_back() {
+            if self.is_interrupted() {
                 return;
             }
             changed.await;
@@ -204,9 +249,12 @@ impl Handoff {
         self.take_settled()
     }
 
-    /// The worker is gone in the middle of its work; whoever waits for its result need not wait any more.
-    pub(super) fn forget_running(&self) {
-        self.state().running = None;
+    /// Takes back what is worked on if its channel is dead, although the channel's own task may not have noticed yet.
+    pub(super) fn take_running_of_dead_channel(&self, kept: &KeptResults) {
+        let dead = |running: &Running| matches!(&running.hold, Hold::Ours(delivery) if delivery.acker.poisoned());
+        if self.state().running.as_ref().is_some_and(dead) {
+            drop(self.take_running(None, kept));
+        }
     }
 
     /// Whether the worker works on nothing that is ours, and nothing waits to be written.
@@ -226,5 +274,147 @@ impl Handoff {
     /// When the oldest delivery arrived that was not started.
     pub(super) fn oldest_unstarted(&self) -> Option<Instant> {
         self.state().buffer.front().map(|delivery| delivery.arrived)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{handler::Answers, settlement::Failure, settlement::FailureKind};
+    use metrics::Counter;
+    use std::time::Duration;
+
+    /// A delivery that no broker knows.
+    fn delivery(body: &str, redelivered: bool) -> Delivery {
+        let delivery = lapin::message::Delivery::mock(1, "".into(), "q".into(), redelivered, body.as_bytes().to_vec());
+        Delivery::new(&"q".into(), delivery)
+    }
+
+    fn bench() -> (Handoff, KeptResults) {
+        (Handoff::default(), KeptResults::new(Counter::noop(), Counter::noop()))
+    }
+
+    fn verdicts(handoff: &Handoff) -> Vec<Verdict> {
+        handoff.take_settled().into_iter().map(|settled| settled.verdict).collect()
+    }
+
+    #[tokio::test]
+    async fn deliveries_go_one_way_in_order_and_settlements_the_other() {
+        let (handoff, _) = bench();
+        for body in ["1", "2"] {
+            handoff.push(delivery(body, false));
+        }
+        for body in ["1", "2"] {
+            assert_eq!(handoff.next().await.unwrap().body, body);
+            assert!(!handoff.is_idle());
+            assert_eq!(handoff.finish(Verdict::Ack, None), Finished::Settled);
+        }
+        assert!(!handoff.is_idle(), "not written yet");
+        assert_eq!(verdicts(&handoff), [Verdict::Ack, Verdict::Ack]);
+        assert!(handoff.is_idle());
+    }
+
+    #[tokio::test]
+    async fn a_result_of_a_message_that_was_taken_back_is_kept_and_not_settled() {
+        let (handoff, kept) = bench();
+        handoff.push(delivery("1", false));
+        handoff.next().await.unwrap();
+        assert!(handoff.take_running(None, &kept).is_some());
+        assert!(handoff.take_running(None, &kept).is_none(), "only once");
+        assert!(handoff.is_taken_back() && handoff.is_idle() && handoff.oldest().is_none());
+        let answers = KeptResult::Answers(Answers::none());
+        assert_eq!(handoff.finish(Verdict::Ack, Some(answers)), Finished::TakenBack);
+        assert!(handoff.take_settled().is_empty());
+        let mut claim = kept.claim(&delivery("1", true).work).unwrap();
+        assert!(matches!(claim.result().await, Some(KeptResult::Answers(_))));
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_handed_back_finds_its_result_before_the_broker_has_it() {
+        let (handoff, kept) = bench();
+        handoff.push(delivery("1", false));
+        handoff.next().await.unwrap();
+        let failed = KeptResult::Failed(Failure::unrun(FailureKind::Permanent, "no"));
+        assert_eq!(handoff.hand_back(failed, &kept), Finished::Settled);
+        assert!(kept.claim(&delivery("1", true).work).is_some());
+        assert_eq!(verdicts(&handoff), [Verdict::Requeue]);
+    }
+
+    #[tokio::test]
+    async fn a_lost_channel_takes_everything_back_but_the_workers_result() {
+        let (handoff, kept) = bench();
+        for body in ["settled", "running", "buffered"] {
+            handoff.push(delivery(body, false));
+        }
+        handoff.next().await.unwrap();
+        handoff.finish(Verdict::Ack, None);
+        handoff.next().await.unwrap();
+        let unwritten = handoff.detach(&kept);
+        assert_eq!(unwritten.len(), 1);
+        assert_eq!(unwritten[0].delivery.work.body, "settled");
+        tokio::time::timeout(Duration::from_secs(5), handoff.interrupted()).await.unwrap();
+        assert!(handoff.oldest_unstarted().is_none());
+        assert!(kept.claim(&delivery("buffered", true).work).is_none(), "it was never run");
+        let mut claim = kept.claim(&delivery("running", true).work).unwrap();
+        handoff.finish(Verdict::Requeue, None);
+        assert!(claim.result().await.is_none(), "it has to run again");
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_waits_for_another_run_can_leave_the_wait_to_its_message() {
+        let (first, kept) = bench();
+        first.push(delivery("1", false));
+        first.next().await.unwrap();
+        first.take_running(None, &kept);
+        let second = Handoff::default();
+        second.push(delivery("1", true));
+        let work = second.next().await.unwrap();
+        let claim = kept.claim(&work).unwrap();
+        assert!(second.leave().is_none(), "it is ours");
+        second.take_running(None, &kept);
+        let promise = second.leave().unwrap();
+        assert!(second.is_idle());
+        let relay = tokio::spawn(promise.fulfil_from(claim));
+        first.finish(Verdict::Ack, Some(KeptResult::Settled));
+        relay.await.unwrap();
+        let mut third = kept.claim(&delivery("1", true).work).unwrap();
+        assert!(matches!(third.result().await, Some(KeptResult::Settled)));
+    }
+
+    #[tokio::test]
+    async fn what_a_failed_worker_had_in_hand_goes_back_and_nobody_waits_for_it() {
+        let (handoff, kept) = bench();
+        handoff.push(delivery("1", false));
+        handoff.next().await.unwrap();
+        handoff.abandon();
+        assert_eq!(verdicts(&handoff), [Verdict::Requeue]);
+        handoff.push(delivery("2", false));
+        handoff.next().await.unwrap();
+        handoff.take_running(None, &kept);
+        handoff.abandon();
+        assert!(handoff.take_settled().is_empty());
+        assert!(kept.claim(&delivery("2", true).work).unwrap().result().await.is_none());
+    }
+
+    #[tokio::test]
+    async fn only_what_has_waited_too_long_is_taken() {
+        let (handoff, kept) = bench();
+        handoff.push(delivery("1", false));
+        handoff.push(delivery("2", false));
+        let between = handoff.oldest_unstarted().unwrap();
+        handoff.next().await.unwrap();
+        assert!(handoff.take_running(between.checked_sub(Duration::from_secs(1)), &kept).is_none());
+        assert!(handoff.take_unstarted(between.checked_sub(Duration::from_secs(1))).is_empty());
+        assert_eq!(handoff.take_unstarted(Some(Instant::now())).len(), 1);
+        assert!(handoff.take_running(Some(Instant::now()), &kept).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_stopped_worker_starts_nothing_and_waits_for_nothing() {
+        let (handoff, _) = bench();
+        handoff.push(delivery("1", false));
+        handoff.stop();
+        assert!(handoff.next().await.is_none());
+        handoff.interrupted().await;
     }
 }

@@ -42,9 +42,15 @@ pub(super) struct KeptResults {
 #[derive(Debug)]
 struct Entry {
     identity: Identity,
-    since: Instant,
-    result: oneshot::Receiver<(KeptResult, Reserved)>,
-    _body: Reserved,
+    result: oneshot::Receiver<Fulfilled>,
+}
+
+/// A result with the room it takes, and since when.
+#[derive(Debug)]
+struct Fulfilled {
+    result: KeptResult,
+    at: Instant,
+    _room: Reserved,
 }
 
 /// What makes a redelivery the same message. The broker gives it back as it was, but for its delivery count among the
@@ -61,10 +67,10 @@ struct Identity {
 
 /// More is never needed: it would take as many lost connections, each with all workers busy, within `MAX_AGE`.
 const MAX_ENTRIES: usize = 4096;
-/// For bodies and answers together.
+/// For the bodies and answers of finished runs. What still runs is in memory anyway.
 const MAX_BYTES: usize = 64 * 1024 * 1024;
-/// What has not come back by then has gone elsewhere.
-const MAX_AGE: Duration = Duration::from_hours(1);
+/// What has not come back so long after its run ended has gone elsewhere, and another message may look the same.
+const MAX_AGE: Duration = Duration::from_mins(10);
 
 /// The bytes that are kept at present.
 #[derive(Debug)]
@@ -83,13 +89,14 @@ struct Reserved {
 /// The duty to say how a run has ended, once it has. Dropped without a word: the message has to be run again.
 #[derive(Debug)]
 pub(super) struct Promise {
-    result: oneshot::Sender<(KeptResult, Reserved)>,
+    result: oneshot::Sender<Fulfilled>,
     room: Arc<Room>,
+    body_bytes: usize,
 }
 
 /// A run of the same message, finished or under way.
 #[derive(Debug)]
-pub(super) struct Claim(oneshot::Receiver<(KeptResult, Reserved)>);
+pub(super) struct Claim(oneshot::Receiver<Fulfilled>);
 
 impl KeptResults {
     pub(super) fn new(used: Counter, evicted: Counter) -> Self {
@@ -99,15 +106,13 @@ impl KeptResults {
     /// Announces that the result of a run, which may still be going on, will be kept.
     pub(super) fn promise(&self, work: &Work) -> Promise {
         let (sender, result) = oneshot::channel();
-        let body = Reserved::new(&self.room, work.body.len());
-        let entry = Entry { identity: Identity::of(work), since: Instant::now(), result, _body: body };
         let mut entries = self.entries();
-        entries.push_back(entry);
-        while entries.len() > MAX_ENTRIES || (self.room.is_full() && !entries.is_empty()) {
+        entries.push_back(Entry { identity: Identity::of(work), result });
+        if entries.len() > MAX_ENTRIES {
             entries.pop_front();
             self.room.evicted.increment(1);
         }
-        Promise { result: sender, room: Arc::clone(&self.room) }
+        Promise { result: sender, room: Arc::clone(&self.room), body_bytes: work.body.len() }
     }
 
     /// Keeps a result that is there already.
@@ -133,39 +138,42 @@ impl KeptResults {
         self.used.increment(1);
     }
 
-    /// The entries that are not too old.
     fn entries(&self) -> MutexGuard<'_, VecDeque<Entry>> {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        while entries.front().is_some_and(|oldest| oldest.since.elapsed() > MAX_AGE) {
-            entries.pop_front();
-            self.room.evicted.increment(1);
-        }
-        entries
+        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Promise {
     pub(super) fn fulfil(self, result: KeptResult) {
-        let bytes = match &result {
+        let result_bytes = match &result {
             KeptResult::Answers(answers) => answers.messages().iter().map(|answer| answer.message().body().len()).sum(),
             KeptResult::Failed(failure) => failure.text.len(),
             KeptResult::Settled => 0,
         };
-        let reserved = Reserved::new(&self.room, bytes);
+        let room = Reserved::new(&self.room, self.body_bytes + result_bytes);
         if self.room.is_full() {
             // The message will be run again.
             self.room.evicted.increment(1);
             return;
         }
         // Nobody claims it any more when it was evicted, which was counted then.
-        drop(self.result.send((result, reserved)));
+        drop(self.result.send(Fulfilled { result, at: Instant::now(), _room: room }));
+    }
+
+    /// Passes the duty on to an earlier run of the same message.
+    pub(super) async fn fulfil_from(self, mut earlier: Claim) {
+        if let Some(result) = earlier.result().await {
+            self.fulfil(result);
+        }
     }
 }
 
 impl Claim {
-    /// Waits for the run to end; `None` if it ended without a result worth keeping.
-    pub(super) async fn result(self) -> Option<KeptResult> {
-        self.0.await.ok().map(|(result, _)| result)
+    /// Waits for the run to end; `None` if it ended without a result, or so long ago that this may be another message
+    /// which looks the same.
+    pub(super) async fn result(&mut self) -> Option<KeptResult> {
+        let fulfilled = (&mut self.0).await.ok()?;
+        (fulfilled.at.elapsed() <= MAX_AGE).then_some(fulfilled.result)
     }
 }
 
@@ -234,7 +242,7 @@ mod tests {
         assert!(kept.claim(&work(Some("1"), "body", false)).is_none(), "a first delivery");
         assert!(kept.claim(&work(Some("2"), "body", true)).is_none(), "another id");
         assert!(kept.claim(&work(Some("1"), "other", true)).is_none(), "another body");
-        let claim = kept.claim(&work(Some("1"), "body", true)).unwrap();
+        let mut claim = kept.claim(&work(Some("1"), "body", true)).unwrap();
         assert!(matches!(claim.result().await, Some(KeptResult::Settled)));
         assert!(kept.claim(&work(Some("1"), "body", true)).is_none(), "the second time");
     }
@@ -253,7 +261,7 @@ mod tests {
     async fn a_run_that_ends_without_a_result_lets_the_message_run_again() {
         let kept = kept();
         let promise = kept.promise(&work(Some("1"), "body", false));
-        let claim = kept.claim(&work(Some("1"), "body", true)).unwrap();
+        let mut claim = kept.claim(&work(Some("1"), "body", true)).unwrap();
         drop(promise);
         assert!(claim.result().await.is_none());
     }

@@ -50,7 +50,7 @@ impl Supervisor {
         watching.spawn(backlog::watch_age(Arc::clone(&self.shared)));
         let mut workers = self.start_workers();
 
-        let drained = self.supervise(&mut workers).await;
+        let drained = self.supervise().await;
 
         // A handler that was cut off by the deadline is dropped here; its message is back in the queue.
         workers.shutdown().await;
@@ -68,7 +68,7 @@ impl Supervisor {
         workers.into_iter().map(Worker::run).collect()
     }
 
-    async fn supervise(&self, workers: &mut JoinSet<()>) -> Drained {
+    async fn supervise(&self) -> Drained {
         let options = &self.shared.options;
         let mut backoff = ReconnectBackoff::new(options.reconnect_delay, options.reconnect_max_delay);
         let mut reported = String::new();
@@ -93,7 +93,7 @@ impl Supervisor {
                         prefetch_per_worker = options.prefetch_per_worker,
                         "consuming"
                     );
-                    let end = group.run(self, workers).await;
+                    let end = group.run(self).await;
                     if since.elapsed() > HEALTHY_AFTER {
                         backoff.reset();
                     }
@@ -119,14 +119,24 @@ impl Supervisor {
 
     /// Connects, declares, and registers every worker's consumer.
     async fn open(&self) -> Result<Group, ConnectError> {
+        let connection = self.connections.get().await?;
+        match self.subscribe(&connection).await {
+            Ok((queue, subscriptions)) => Ok(Group { connection: Arc::new(connection), queue, subscriptions }),
+            Err(error) => {
+                // It may be half dead. The next attempt has a new one, perhaps to another node.
+                self.connections.close_one(connection, CLOSE_LIMIT).await;
+                Err(error)
+            }
+        }
+    }
+
+    async fn subscribe(&self, connection: &PooledConnection) -> Result<(ShortString, Vec<Subscription>), ConnectError> {
+        let queue = self.declare(connection).await?;
         let shared = &self.shared;
-        let connection = Arc::new(self.connections.get().await?);
-        let queue = self.declare(&connection).await?;
         let opening = shared.handoffs.iter().enumerate().map(|(index, handoff)| {
-            Subscription::open(Arc::clone(shared), Arc::clone(handoff), &connection, &queue, index)
+            Subscription::open(Arc::clone(shared), Arc::clone(handoff), connection, &queue, index)
         });
-        let subscriptions = try_join_all(opening).await?;
-        Ok(Group { connection, queue, subscriptions })
+        Ok((queue.clone(), try_join_all(opening).await?))
     }
 
     async fn declare(&self, connection: &PooledConnection) -> Result<ShortString, ConnectError> {
@@ -180,7 +190,7 @@ struct Group {
 }
 
 impl Group {
-    async fn run(self, supervisor: &Supervisor, workers: &mut JoinSet<()>) -> GroupEnd {
+    async fn run(self, supervisor: &Supervisor) -> GroupEnd {
         let group_over = CancellationToken::new();
         let mut running = JoinSet::new();
         for subscription in self.subscriptions {
@@ -198,16 +208,6 @@ impl Group {
                 ended = running.join_next() => ended,
                 () = supervisor.stop.requested(), if !matches!(*supervisor.state.borrow(), ConsumerState::Draining) => {
                     supervisor.set_state(ConsumerState::Draining);
-                    continue;
-                }
-                Some(worker) = workers.join_next(), if !supervisor.stop.is_requested() => {
-                    // Handlers' panics are caught, so this one is ours. The group starts again with all its workers.
-                    tracing::error!(queue = &*supervisor.shared.queue, error = ?worker.err().map(|e| e.to_string()), "a worker ended");
-                    workers.shutdown().await;
-                    supervisor.shared.handoffs.iter().for_each(|handoff| handoff.forget_running());
-                    *workers = supervisor.start_workers();
-                    lost.get_or_insert(("worker", "a worker ended".to_owned()));
-                    group_over.cancel();
                     continue;
                 }
             };

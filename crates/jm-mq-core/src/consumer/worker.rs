@@ -1,6 +1,7 @@
 //! A worker: one delivery at a time, from the handoff to its settlement.
 
 use std::{
+    panic::AssertUnwindSafe,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -8,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use futures_util::FutureExt;
 use metrics::Counter;
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +31,9 @@ use crate::{
     settlement::{Conclusion, Failure, FailureKind, Settlement, decide},
 };
 
+/// Between two attempts to publish for a message, whatever `retry_base_delay` says.
+const LEAST_PUBLISH_WAIT: Duration = Duration::from_millis(50);
+
 /// One of the consumer's `concurrency` workers. It outlives connections.
 pub(super) struct Worker {
     pub(super) shared: Arc<Shared>,
@@ -42,7 +47,12 @@ impl Worker {
     pub(super) async fn run(self) {
         while let Some(work) = self.handoff.next().await {
             let _counted = self.shared.metrics.begin_work();
-            self.handle(work).await;
+            // Handlers' panics are caught where they run. One of our own must not take the group along, again and again.
+            if let Err(panic) = AssertUnwindSafe(self.handle(work)).catch_unwind().await {
+                let panic = retry::panic_text(panic.as_ref());
+                tracing::error!(queue = &*self.shared.queue, panic, "the worker itself failed; the message goes back");
+                self.handoff.abandon();
+            }
         }
     }
 
@@ -50,20 +60,29 @@ impl Worker {
     async fn handle(&self, work: Work) {
         let kind = self.shared.router.route(work.envelope.message_type()).and_then(|(name, _)| name);
         let delivery = InHand { worker: self, metrics: self.shared.metrics.of(kind), work, runs: AtomicU32::new(0) };
-        match delivery.kept_result().await {
-            None => {
+        match delivery.earlier_run().await {
+            EarlierRun::None if self.handoff.is_interrupted() => delivery.settle(Settlement::Requeue(None)).await,
+            EarlierRun::None => {
                 let conclusion = delivery.conclude().await;
                 delivery.settle(decide(conclusion, &self.shared.options)).await;
             }
-            Some(KeptResult::Answers(answers)) => delivery.settle(Settlement::Answer(answers)).await,
-            Some(KeptResult::Failed(failure)) => {
+            EarlierRun::LeftToItself => delivery.metrics.lost.increment(1),
+            EarlierRun::Ended(KeptResult::Answers(answers)) => delivery.settle(Settlement::Answer(answers)).await,
+            EarlierRun::Ended(KeptResult::Failed(failure)) => {
                 delivery.settle(decide(Conclusion::Failed(failure), &self.shared.options)).await;
             }
-            Some(KeptResult::Settled) => {
-                delivery.finish(Verdict::Ack, &delivery.metrics.acked, || Some(KeptResult::Settled));
-            }
+            EarlierRun::Ended(KeptResult::Settled) => delivery.done(),
         }
     }
+}
+
+/// What is known of a run of the same message, whose connection was lost.
+enum EarlierRun {
+    /// There was none, or it ended without a result.
+    None,
+    Ended(KeptResult),
+    /// It still goes on, and this delivery was taken back as well: its result is kept for the next one.
+    LeftToItself,
 }
 
 /// The delivery that a worker has in hand.
@@ -76,17 +95,36 @@ struct InHand<'a> {
 }
 
 impl InHand<'_> {
-    /// What an earlier run of this message came to, if its connection was lost and the message is back.
-    async fn kept_result(&self) -> Option<KeptResult> {
-        let claim = self.worker.shared.kept.claim(&self.work)?;
-        let result = claim.result().await?;
-        self.worker.shared.kept.count_used();
+    /// Waits for an earlier run of this message, if there is one, and for as long as that makes sense.
+    async fn earlier_run(&self) -> EarlierRun {
+        let Worker { shared, handoff, .. } = self.worker;
+        if !self.work.envelope.redelivered() {
+            return EarlierRun::None;
+        }
+        for handoff in &shared.handoffs {
+            handoff.take_running_of_dead_channel(&shared.kept);
+        }
+        let Some(mut claim) = shared.kept.claim(&self.work) else { return EarlierRun::None };
+        let result = tokio::select! {
+            biased;
+            result = claim.result() => result,
+            () = handoff.interrupted() => {
+                if let Some(promise) = handoff.leave() {
+                    tokio::spawn(promise.fulfil_from(claim));
+                    return EarlierRun::LeftToItself;
+                }
+                // Draining.
+                None
+            }
+        };
+        let Some(result) = result else { return EarlierRun::None };
+        shared.kept.count_used();
         tracing::debug!(
             queue = self.work.envelope.queue(),
             message_id = self.work.envelope.message_id(),
             "redelivered after a lost connection: answered with the kept result"
         );
-        Some(result)
+        EarlierRun::Ended(result)
     }
 
     /// Runs the handler, unless something about the message forbids it.
@@ -129,7 +167,12 @@ impl InHand<'_> {
                 Published::Failed(error) => return self.unanswered(unpublished.into(), &error).await,
             }
         }
-        self.finish(Verdict::Ack, &self.metrics.acked, || Some(KeptResult::Settled));
+        self.done();
+    }
+
+    /// Everything but the ack is done.
+    fn done(&self) {
+        self.finish(Verdict::Ack, &self.metrics.acked, Some(KeptResult::Settled));
     }
 
     /// An answer cannot be published, so the task is not done, although its handler is.
@@ -143,7 +186,8 @@ impl InHand<'_> {
                 if let Some(failure) = failure {
                     self.report("requeued: an answer could not be published", &failure);
                 }
-                // The handler need not run again when the message comes back.
+                // The handler need not run again when the message comes back, which is at once: not before a wait.
+                self.waits_in_vain(self.worker.shared.policy.backoff.delay(1)).await;
                 self.hand_back(KeptResult::Answers(answers));
             }
             Settlement::Answer(_) => unreachable!("a failure is not answered"),
@@ -154,9 +198,12 @@ impl InHand<'_> {
         let Shared { options, publisher, dead_letter_queue, topology, .. } = &*self.worker.shared;
         let kind = failure.kind.label();
         if options.dead_letter == DeadLetter::Broker {
-            self.report("rejected: the queue's dead-letter policy decides", &failure);
-            self.worker.shared.metrics.dead_letter(kind);
-            return self.finish(Verdict::Reject, &self.metrics.dead_lettered, || Some(KeptResult::Failed(failure)));
+            let kept = KeptResult::Failed(failure.clone());
+            if self.finish(Verdict::Reject, &self.metrics.dead_lettered, Some(kept)) == Finished::Settled {
+                self.report("rejected: the queue's dead-letter policy decides", &failure);
+                self.worker.shared.metrics.dead_letter(kind);
+            }
+            return;
         }
         let copy = dead_letter::copy(&self.work, &failure, &self.worker.name, dead_letter_queue);
         loop {
@@ -186,7 +233,7 @@ impl InHand<'_> {
         }
         self.report("dead-lettered", &failure);
         self.worker.shared.metrics.dead_letter(kind);
-        self.finish(Verdict::Ack, &self.metrics.dead_lettered, || Some(KeptResult::Settled));
+        self.finish(Verdict::Ack, &self.metrics.dead_lettered, Some(KeptResult::Settled));
     }
 
     /// Publishes until confirmed. What passes by itself is waited for; other failures are tried `retries` times again.
@@ -227,12 +274,12 @@ impl InHand<'_> {
         }
     }
 
-    /// Waits, unless that has become pointless.
+    /// Waits, unless that has become pointless. Never shorter than it takes to be kind to a broker in trouble.
     async fn waits_in_vain(&self, delay: Duration) -> bool {
         tokio::select! {
             biased;
             () = self.worker.handoff.interrupted() => true,
-            () = tokio::time::sleep(delay) => false,
+            () = tokio::time::sleep(delay.max(LEAST_PUBLISH_WAIT)) => false,
         }
     }
 
@@ -240,20 +287,23 @@ impl InHand<'_> {
         if let Some(failure) = failure {
             self.report("attempts exhausted; requeued, since nack_requeue is on", failure);
         }
-        self.finish(Verdict::Requeue, &self.metrics.requeued, || None);
+        self.finish(Verdict::Requeue, &self.metrics.requeued, None);
     }
 
     /// Gives the message back with a result kept for its return to this process.
     fn hand_back(&self, result: KeptResult) {
-        if self.worker.handoff.is_taken_back() {
-            return self.finish(Verdict::Requeue, &self.metrics.requeued, || Some(result));
-        }
-        self.worker.shared.kept.keep(&self.work, result);
-        self.finish(Verdict::Requeue, &self.metrics.requeued, || None);
+        let finished = self.worker.handoff.hand_back(result, &self.worker.shared.kept);
+        self.count(finished, &self.metrics.requeued);
     }
 
-    fn finish(&self, verdict: Verdict, outcome: &Counter, keep: impl FnOnce() -> Option<KeptResult>) {
-        match self.worker.handoff.finish(verdict, keep) {
+    fn finish(&self, verdict: Verdict, outcome: &Counter, result: Option<KeptResult>) -> Finished {
+        let finished = self.worker.handoff.finish(verdict, result);
+        self.count(finished, outcome);
+        finished
+    }
+
+    fn count(&self, finished: Finished, outcome: &Counter) {
+        match finished {
             Finished::Settled => outcome.increment(1),
             Finished::TakenBack => self.metrics.lost.increment(1),
         }

@@ -2,9 +2,9 @@
 
 use std::{collections::HashMap, pin::pin, task::Poll, time::Duration};
 
-use futures_util::{StreamExt, future::poll_fn, stream::FuturesUnordered};
+use futures_util::{FutureExt, StreamExt, future::poll_fn, stream::FuturesUnordered};
 use lapin::{Confirmation, message::BasicReturnMessage, types::ShortString};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     Inner, Publisher, Stage,
@@ -87,17 +87,16 @@ impl Batch<'_> {
             if open.is_empty() {
                 return;
             }
-            let stage = match self.round(&open, limit.saturating_sub(last_progress.elapsed())).await {
+            let stage = match self.round(&open, &mut last_progress).await {
                 Ok(()) => continue,
-                Err(RoundEnd::Condemned) => {
-                    self.publish_each().await;
-                    continue;
-                }
+                Err(RoundEnd::Condemned) => match self.publish_each(&mut last_progress).await {
+                    Ok(()) => continue,
+                    Err(stage) => stage,
+                },
                 Err(RoundEnd::Stalled(stage)) => stage,
             };
             let still_open = self.open();
             if still_open.len() < open.len() {
-                last_progress = Instant::now();
                 backoff.reset();
             }
             if last_progress.elapsed() >= limit {
@@ -112,31 +111,36 @@ impl Batch<'_> {
         }
     }
 
-    /// One at a time, so that the one at fault fails alone.
-    async fn publish_each(&mut self) {
+    /// One at a time, so that the one at fault fails alone; until one fails for another reason than its own.
+    async fn publish_each(&mut self, last_progress: &mut Instant) -> Result<(), Stage> {
         for n in self.open() {
-            let started = *self.progress[n].first_written.get_or_insert_with(Instant::now);
-            let deadline = Instant::now() + self.inner().options.timeout;
-            let fate = self.publisher.publish_until(&self.messages[n], deadline).await;
-            self.progress[n].first_written = Some(started);
-            self.decide(n, fate);
+            self.progress[n].first_written.get_or_insert_with(Instant::now);
+            let deadline = *last_progress + self.inner().options.timeout;
+            match self.publisher.publish_until(&self.messages[n], deadline).await {
+                Err(PublishError::NotConnected { source, .. }) => return Err(Stage::Waiting(Some(source))),
+                Err(PublishError::TimedOut { .. }) => return Err(Stage::Waiting(None)),
+                fate => self.decide(n, fate),
+            }
+            *last_progress = Instant::now();
         }
+        Ok(())
     }
 
-    /// Publishes what is open over one channel, until all have a fate or the channel fails. `patience` is how long to
-    /// wait for a channel.
-    async fn round(&mut self, open: &[usize], patience: Duration) -> Result<(), RoundEnd> {
+    /// Publishes what is open over one channel, until all have a fate or the channel fails. Nothing is waited for
+    /// longer than the publisher's timeout after the last confirm.
+    async fn round(&mut self, open: &[usize], last_progress: &mut Instant) -> Result<(), RoundEnd> {
+        let deadline = *last_progress + self.inner().options.timeout;
         let stalled = |stage| Err(RoundEnd::Stalled(stage));
-        let lease = match timeout(patience, self.publisher.inner.channels.lease()).await {
+        let lease = match timeout_at(deadline, self.publisher.inner.channels.lease()).await {
             Ok(Ok(lease)) => lease,
             Ok(Err(failure)) => return stalled(Stage::Waiting(Some(failure.into()))),
             Err(_) => return stalled(Stage::Waiting(None)),
         };
-        if timeout(patience, lease.wait_while_blocked(|| {})).await.is_err() {
+        if timeout_at(deadline, lease.wait_while_blocked(|| {})).await.is_err() {
             return stalled(Stage::Blocked);
         }
         let mut returned = Returned::new();
-        let outcome = self.pipeline(&lease, open, &mut returned).await;
+        let outcome = self.pipeline(&lease, open, &mut returned, last_progress).await;
 
         // A return may come attached to another message's confirm; its own message id tells whose it is.
         for &n in open {
@@ -151,7 +155,13 @@ impl Batch<'_> {
         outcome.map(|()| lease.give_back())
     }
 
-    async fn pipeline(&mut self, lease: &Lease, open: &[usize], returned: &mut Returned) -> Result<(), RoundEnd> {
+    async fn pipeline(
+        &mut self,
+        lease: &Lease,
+        open: &[usize],
+        returned: &mut Returned,
+        last_progress: &mut Instant,
+    ) -> Result<(), RoundEnd> {
         let (messages, publisher) = (self.messages, self.publisher);
         let publish = async |n: usize| {
             let written = lease.write(&messages[n], &publisher.inner.app_id).await;
@@ -162,28 +172,45 @@ impl Batch<'_> {
         };
         let mut confirms = FuturesUnordered::new();
         let mut unwritten = open.iter();
-        loop {
-            while confirms.len() < WINDOW
+        let outcome = loop {
+            let answered = if confirms.len() < WINDOW
                 && let Some(&n) = unwritten.next()
             {
                 self.progress[n].first_written.get_or_insert_with(Instant::now);
                 let mut confirm = Box::pin(publish(n));
                 // Polled here, once, so that messages are written in the order of the batch.
                 match poll_fn(|cx| Poll::Ready(pin!(&mut confirm).poll(cx))).await {
-                    Poll::Ready((n, answer)) => self.take(n, answer, returned)?,
-                    Poll::Pending => confirms.push(confirm),
+                    Poll::Ready(answered) => answered,
+                    Poll::Pending => {
+                        confirms.push(confirm);
+                        continue;
+                    }
                 }
+            } else {
+                match timeout_at(*last_progress + self.inner().options.timeout, confirms.next()).await {
+                    Ok(Some(answered)) => answered,
+                    Ok(None) => return Ok(()),
+                    Err(_) => break RoundEnd::Stalled(Stage::Written { on: lease.connection() }),
+                }
+            };
+            match self.take(answered, returned) {
+                Ok(()) => *last_progress = Instant::now(),
+                Err(end) => break end,
             }
-            match timeout(self.inner().options.timeout, confirms.next()).await {
-                Ok(Some((n, answer))) => self.take(n, answer, returned)?,
-                Ok(None) if unwritten.len() == 0 => return Ok(()),
-                Ok(None) => {}
-                Err(_) => return Err(RoundEnd::Stalled(Stage::Written { on: lease.connection() })),
-            }
+        };
+        // What the broker had answered before the end counts, above all what it sent back.
+        while let Some(Some(answered)) = confirms.next().now_or_never() {
+            // An error is the end itself, as every open message sees it.
+            drop(self.take(answered, returned));
         }
+        Err(outcome)
     }
 
-    fn take(&mut self, n: usize, answer: lapin::Result<Confirmation>, returned: &mut Returned) -> Result<(), RoundEnd> {
+    fn take(
+        &mut self,
+        (n, answer): (usize, lapin::Result<Confirmation>),
+        returned: &mut Returned,
+    ) -> Result<(), RoundEnd> {
         let lost = |error| Err(RoundEnd::Stalled(Stage::Waiting(Some(error))));
         let (fate, message) = match answer {
             Ok(Confirmation::Ack(message)) => (Ok(()), message),

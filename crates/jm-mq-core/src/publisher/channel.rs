@@ -1,8 +1,12 @@
 //! Confirm-mode channels: long-lived, each used by one publish at a time, thrown away after anything unexpected.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
 use deadpool::managed::{self, Object, Pool, PoolConfig, PoolError, QueueMode, RecycleError, RecycleResult, Timeouts};
+use futures_util::future::join_all;
 use lapin::{
     BasicProperties, Channel, Confirmation, ConnectionStatus, ErrorKind, PublisherConfirm,
     message::BasicReturnMessage,
@@ -25,7 +29,9 @@ pub(super) struct ChannelPool {
 
 /// Opens channels, for the pool.
 struct Channels {
-    connections: ConnectionPool,
+    /// Of one connection each, used in turn.
+    connections: Vec<ConnectionPool>,
+    next: AtomicUsize,
     rpc_timeout: Duration,
 }
 
@@ -44,8 +50,8 @@ pub(super) enum Failure {
 }
 
 impl ChannelPool {
-    pub(super) fn new(connections: ConnectionPool, size: usize, rpc_timeout: Duration) -> Self {
-        let pool = Pool::builder(Channels { connections, rpc_timeout })
+    pub(super) fn new(connections: Vec<ConnectionPool>, size: usize, rpc_timeout: Duration) -> Self {
+        let pool = Pool::builder(Channels { connections, next: AtomicUsize::new(0), rpc_timeout })
             // The waits end with the publish's deadline, which drops them.
             .config(PoolConfig { max_size: size, timeouts: Timeouts::new(), queue_mode: QueueMode::Lifo })
             .build();
@@ -60,7 +66,12 @@ impl ChannelPool {
         match self.pool.get().await {
             Ok(channel) => Ok(Lease(Some(channel))),
             Err(PoolError::Backend(error)) => Err(Failure::Lost(error)),
-            Err(error) => Err(Failure::Lost(ConnectError::Lost(format!("this publisher is closed ({error})")))),
+            // Nothing else is left: there are no timeouts and no hooks.
+            Err(_) => Err(Failure::Final(PublishError::NotConnected {
+                written: false,
+                after: Duration::ZERO,
+                source: ConnectError::Lost("this publisher is closed".into()),
+            })),
         }
     }
 
@@ -72,12 +83,12 @@ impl ChannelPool {
 
     /// Why the broker blocks publishers, if it does.
     pub(super) fn alarm(&self) -> Option<String> {
-        self.pool.manager().connections.alarm()
+        self.pool.manager().connections.iter().find_map(ConnectionPool::alarm)
     }
 
     pub(super) async fn close(&self, limit: Duration) {
         self.pool.close();
-        self.pool.manager().connections.close(limit).await;
+        join_all(self.pool.manager().connections.iter().map(|connection| connection.close(limit))).await;
     }
 }
 
@@ -87,8 +98,10 @@ impl managed::Manager for Channels {
 
     async fn create(&self) -> Result<ConfirmChannel, ConnectError> {
         // The channel outlives this loan of the connection, which goes back for the next channel.
+        let turn = self.next.fetch_add(1, Ordering::Relaxed);
+        let connections = &self.connections[turn % self.connections.len()];
         let connection = loop {
-            let connection = self.connections.get().await?;
+            let connection = connections.get().await?;
             if !connection.status().blocked() {
                 break connection;
             }
@@ -104,7 +117,12 @@ impl managed::Manager for Channels {
             channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(lost)?;
             Ok(ConfirmChannel { channel, connection: connection.status().clone() })
         };
-        match tokio::time::timeout(self.rpc_timeout, open).await {
+        let opened = tokio::time::timeout(self.rpc_timeout, open).await;
+        if !matches!(opened, Ok(Ok(_))) {
+            // It may be half dead. The next channel has a new one, perhaps to another node.
+            drop(Object::take(connection));
+        }
+        match opened {
             Ok(result) => result,
             Err(_) => Err(ConnectError::Silent {
                 hosts: "its present connection".into(),
@@ -247,7 +265,8 @@ pub(super) fn classify(error: &lapin::Error, outgoing: &Outgoing) -> Failure {
             reason,
         }),
         // No permission; a property the broker does not accept, or a body over its limit.
-        311 | 403 | 406 => Failure::Final(PublishError::Invalid { exchange: outgoing.exchange.clone(), reason }),
+        // Or a frame larger than the broker's frame_max.
+        311 | 403 | 406 | 501 => Failure::Final(PublishError::Invalid { exchange: outgoing.exchange.clone(), reason }),
         _ => Failure::Lost(ConnectError::Lost(error.to_string())),
     }
 }

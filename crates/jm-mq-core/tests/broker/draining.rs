@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jm_mq_core::ConsumerOptions;
+use jm_mq_core::{ConsumerOptions, Message, Outgoing};
 use jm_testkit::{QueueCounts, TcpProxy};
 use lapin::BasicProperties;
 use tokio::{
@@ -14,7 +14,7 @@ use tokio::{
     process::{Child, ChildStdout, Command},
 };
 
-use crate::support::{Bench, Gate, LIMIT, Record, one_worker, quick, recording, within};
+use crate::support::{Bench, Gate, LIMIT, Record, metric_reaches, one_worker, quick, recording, within};
 
 fn drained() -> impl Fn(&QueueCounts) -> bool {
     |counts: &QueueCounts| counts.unacked == 0 && counts.consumers == 0
@@ -161,18 +161,61 @@ async fn a_consumer_that_is_reconnecting_stops_at_once() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_cannot_be_published_does_not_hold_up_a_drain() {
+    let bench = Bench::shared().await;
+    let runs = Record::new();
+    let options = ConsumerOptions { retry_base_delay: LIMIT * 4, retry_max_delay: LIMIT * 4, ..one_worker() };
+    let router = recording(&runs, |_| async { Ok(Outgoing::to_queue("d.nowhere", Message::new("t", "b"))) });
+    let running = bench.consume("d.unpublished", options, router).await;
+    bench.send("d.unpublished", "task", "1", "{}").await;
+    metric_reaches("jm_mq_handler_seconds_count", &[("queue", "d.unpublished"), ("outcome", "ok")], 1.0).await;
+    let report = within("drained", running.shutdown()).await;
+    assert!(report.took < Duration::from_secs(5), "{report:?}");
+    let counts = bench.vhost.queue_counts("d.unpublished").await.unwrap();
+    assert_eq!((counts.ready, counts.unacked), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_whose_connection_is_lost_ends_and_loses_nothing() {
+    let bench = Bench::shared().await;
+    let runs = Record::new();
+    let gate = Gate::closed();
+    let hold = gate.clone();
+    let router = recording(&runs, move |_| {
+        let hold = hold.clone();
+        async move {
+            hold.passed().await;
+            Ok(())
+        }
+    });
+    let running = bench.consume("d.lost", one_worker(), router).await;
+    bench.send("d.lost", "task", "1", "{}").await;
+    runs.reaches(1).await;
+    let shutdown = tokio::spawn(running.shutdown());
+    bench.vhost.wait_for_counts("d.lost", LIMIT, |counts| counts.consumers == 0).await.unwrap();
+    bench.vhost.close_connections("on purpose").await.unwrap();
+    within("ended", shutdown).await.unwrap();
+    let counts = bench.vhost.queue_counts("d.lost").await.unwrap();
+    assert_eq!((counts.ready, counts.unacked), (1, 0));
+}
+
 /// The example worker as a process of its own.
 struct WorkerProcess {
     child: Child,
     lines: Lines<BufReader<ChildStdout>>,
 }
 
+fn example(name: &str) -> PathBuf {
+    let target = std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().to_owned();
+    let built = target.join("examples").join(name);
+    assert!(built.exists(), "{} is missing: cargo build --examples", built.display());
+    built
+}
+
 impl WorkerProcess {
     async fn start(bench: &Bench) -> Self {
-        let built: PathBuf =
-            std::env::current_exe().unwrap().parent().unwrap().parent().unwrap().join("examples/worker");
-        assert!(built.exists(), "{} is missing: cargo build --examples", built.display());
-        let mut child = Command::new(built)
+        let mut child = Command::new(example("worker"))
             .env("AMQP_DSN", bench.vhost.uri())
             .env("NO_COLOR", "1")
             .stdout(Stdio::piped())
@@ -209,6 +252,25 @@ async fn fifty_greetings(bench: &Bench, millis: u64) {
     let body = |n: usize| format!(r#"{{"name": "{n}", "millis": {millis}}}"#);
     bench.vhost.publish_many("example.greet", (0..50).map(|n| (greet.clone(), body(n)))).await.unwrap();
     bench.vhost.wait_for_counts("example.greet", LIMIT, |counts| counts.unacked == 50).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_examples_work_together() {
+    let bench = Bench::shared().await;
+    let mut worker = WorkerProcess::start(&bench).await;
+    let output = Command::new(example("publisher"))
+        .args(["Ada", "", "王选"])
+        .env("AMQP_DSN", bench.vhost.uri())
+        .kill_on_drop(true)
+        .output()
+        .await
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(String::from_utf8(output.stdout).unwrap().matches("confirmed").count(), 3);
+    bench.ready("example.greeted", 2).await;
+    assert_eq!(bench.dead("example.greet", 1).await.len(), 1, "nobody to greet");
+    worker.signal(nix::sys::signal::SIGTERM);
+    assert_eq!(worker.ended().await.code(), Some(0));
 }
 
 #[tokio::test(flavor = "multi_thread")]

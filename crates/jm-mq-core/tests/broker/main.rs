@@ -15,6 +15,7 @@ mod support;
 mod connecting;
 mod draining;
 mod hostile;
+mod observing;
 mod outages;
 mod publishing;
 mod settlement;

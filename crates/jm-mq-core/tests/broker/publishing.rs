@@ -163,6 +163,10 @@ async fn with_the_broker_frozen_or_blocked_a_publish_ends_at_its_deadline_and_sa
     assert!(error.to_string().contains("whether the message was queued is unknown"), "{error}");
     publisher.publish(&to("p.stuck", 3)).await.unwrap();
 
+    // The end of a channel is not the end of its connection, whose alarms are still heard.
+    let missing = Outgoing::new("p.no-such-exchange", "k", Message::new("t", "b"));
+    assert!(matches!(publisher.publish(&missing).await, Err(PublishError::Unroutable { .. })));
+
     node.memory_alarm(true).await.unwrap();
     let mut causes = Vec::new();
     for n in 4..7 {
@@ -207,6 +211,18 @@ async fn without_a_broker_a_publish_ends_at_its_deadline_and_says_why() {
     assert!(matches!(error, PublishError::NotConnected { .. }), "{text}");
     assert!(text.contains(&format!("127.0.0.1:{free}")) && text.contains("refused"), "{text}");
     assert!(bench.publisher.declare(&Topology::work_queue("p.none")).await.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_publisher_says_so_at_once() {
+    let bench = Bench::shared().await;
+    bench.vhost.declare_queue("p.closed").await.unwrap();
+    bench.publisher.publish(&to("p.closed", 1)).await.unwrap();
+    bench.publisher.close().await;
+    let begun = Instant::now();
+    let error = bench.publisher.publish(&to("p.closed", 2)).await.unwrap_err();
+    assert!(error.to_string().contains("this publisher is closed"), "{error}");
+    assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
