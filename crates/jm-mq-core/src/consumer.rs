@@ -4,6 +4,7 @@ mod backlog;
 mod dead_letter;
 mod handoff;
 mod kept;
+mod settle;
 mod subscription;
 mod supervisor;
 mod worker;

@@ -56,7 +56,8 @@
 //! | attempts exhausted | requeue with `nack_requeue`, else dead letter |
 //! | a [`Permanent`] error, an unreadable body, an unknown type, too large a body | dead letter at once |
 //! | shutdown before it started, in a backoff, or at the drain's deadline | requeue |
-//! | the connection was lost while the handler ran | it runs on; when the message is back it is answered without another run |
+//! | an answer cannot be published | tried again, then requeue (its answers kept) or dead letter, by `nack_requeue` |
+//! | the connection was lost while the handler ran | it runs on; if the message is back in this process within 10 min, it is answered without another run |
 //! | a quorum queue gave it out more than `max_deliveries` times | dead letter, unrun |
 //! | it cannot be settled before the broker's `consumer_timeout` | requeue, result kept |
 //!

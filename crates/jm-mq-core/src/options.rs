@@ -36,11 +36,12 @@ pub struct ConsumerOptions {
     #[serde(with = "duration")]
     pub handler_timeout: Duration,
 
-    /// The wait before the first reconnect; grows to [`reconnect_max_delay`](Self::reconnect_max_delay), is jittered,
-    /// and starts again once a connection has held for 5 s. Default 50 ms: most losses are a node's restart behind a load balancer.
+    /// The wait before the first reconnect. It grows to [`reconnect_max_delay`](Self::reconnect_max_delay), is
+    /// jittered, and starts again once a connection has held for 5 s. Default 50 ms: most losses are a node's restart
+    /// behind a load balancer.
     #[serde(with = "duration")]
     pub reconnect_delay: Duration,
-    /// The longest wait between reconnects. Default 500 ms: work resumes within a second of the broker's return.
+    /// The longest wait between reconnects. Default 300 ms: work resumes within a second of the broker's return.
     #[serde(with = "duration")]
     pub reconnect_max_delay: Duration,
     /// The wait after an error that only a person can mend: refused credentials, a queue that exists with other
@@ -96,7 +97,7 @@ impl Default for ConsumerOptions {
             nack_requeue: true,
             handler_timeout: Duration::from_mins(5),
             reconnect_delay: Duration::from_millis(50),
-            reconnect_max_delay: Duration::from_millis(500),
+            reconnect_max_delay: Duration::from_millis(300),
             refused_delay: Duration::from_secs(15),
             drain_timeout: Duration::from_secs(25),
             dead_letter: DeadLetter::Queue,

@@ -105,6 +105,8 @@ pub(crate) struct TimeBudget {
     pub(crate) start_within: Duration,
     /// A delivery that is unsettled after this is handed back, whether it runs or not.
     pub(crate) settle_within: Duration,
+    /// How often to look.
+    pub(crate) tick: Duration,
 }
 
 impl TimeBudget {
@@ -114,7 +116,8 @@ impl TimeBudget {
         let settle_within = options.consumer_timeout.saturating_sub(margin);
         // Time for one run; half of the budget if a run may take longer than that, or has no limit.
         let run = options.run_limit().unwrap_or(settle_within).min(settle_within / 2);
-        Self { start_within: settle_within.saturating_sub(run), settle_within }
+        let tick = (margin / 4).min(Duration::from_secs(5));
+        Self { start_within: settle_within.saturating_sub(run), settle_within, tick }
     }
 
     /// What an operator should know at start: options under which deliveries are handed back for lack of time.

@@ -147,6 +147,10 @@ impl ConnectionPool {
             };
         };
         match error.kind() {
+            // A node that restarts: nobody has to do anything.
+            ErrorKind::ProtocolError(reply) if reply.get_message().as_str().ends_with("is down") => {
+                ConnectError::Unreachable { hosts: options.nodes_shown(), reason: error.to_string() }
+            }
             // 403 ACCESS_REFUSED: user or password; 530 NOT_ALLOWED: the virtual host, or no permission in it.
             ErrorKind::ProtocolError(reply) if matches!(reply.kind().get_id(), 403 | 530) => ConnectError::Refused {
                 user: options.name.clone(),

@@ -7,7 +7,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -43,6 +43,14 @@ pub(super) struct KeptResults {
 struct Entry {
     identity: Identity,
     result: oneshot::Receiver<Fulfilled>,
+    end: Arc<OnceLock<RunEnd>>,
+}
+
+/// How a run has ended, for those who look after the entries.
+#[derive(Debug)]
+enum RunEnd {
+    Kept(Instant),
+    WithoutResult,
 }
 
 /// A result with the room it takes, and since when.
@@ -89,7 +97,8 @@ struct Reserved {
 /// The duty to say how a run has ended, once it has. Dropped without a word: the message has to be run again.
 #[derive(Debug)]
 pub(super) struct Promise {
-    result: oneshot::Sender<Fulfilled>,
+    result: Option<oneshot::Sender<Fulfilled>>,
+    end: Arc<OnceLock<RunEnd>>,
     room: Arc<Room>,
     body_bytes: usize,
 }
@@ -106,13 +115,14 @@ impl KeptResults {
     /// Announces that the result of a run, which may still be going on, will be kept.
     pub(super) fn promise(&self, work: &Work) -> Promise {
         let (sender, result) = oneshot::channel();
+        let end = Arc::<OnceLock<RunEnd>>::default();
         let mut entries = self.entries();
-        entries.push_back(Entry { identity: Identity::of(work), result });
+        entries.push_back(Entry { identity: Identity::of(work), result, end: Arc::clone(&end) });
         if entries.len() > MAX_ENTRIES {
             entries.pop_front();
             self.room.evicted.increment(1);
         }
-        Promise { result: sender, room: Arc::clone(&self.room), body_bytes: work.body.len() }
+        Promise { result: Some(sender), end, room: Arc::clone(&self.room), body_bytes: work.body.len() }
     }
 
     /// Keeps a result that is there already.
@@ -138,13 +148,20 @@ impl KeptResults {
         self.used.increment(1);
     }
 
+    /// The entries that may still be claimed with profit.
     fn entries(&self) -> MutexGuard<'_, VecDeque<Entry>> {
-        self.entries.lock().unwrap_or_else(PoisonError::into_inner)
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.retain(|entry| match entry.end.get() {
+            None => true,
+            Some(RunEnd::Kept(at)) => at.elapsed() <= MAX_AGE,
+            Some(RunEnd::WithoutResult) => false,
+        });
+        entries
     }
 }
 
 impl Promise {
-    pub(super) fn fulfil(self, result: KeptResult) {
+    pub(super) fn fulfil(mut self, result: KeptResult) {
         let result_bytes = match &result {
             KeptResult::Answers(answers) => answers.messages().iter().map(|answer| answer.message().body().len()).sum(),
             KeptResult::Failed(failure) => failure.text.len(),
@@ -156,8 +173,12 @@ impl Promise {
             self.room.evicted.increment(1);
             return;
         }
-        // Nobody claims it any more when it was evicted, which was counted then.
-        drop(self.result.send(Fulfilled { result, at: Instant::now(), _room: room }));
+        let at = Instant::now();
+        self.end.get_or_init(|| RunEnd::Kept(at));
+        if let Some(sender) = self.result.take() {
+            // Nobody claims it any more when it was evicted, which was counted then.
+            drop(sender.send(Fulfilled { result, at, _room: room }));
+        }
     }
 
     /// Passes the duty on to an earlier run of the same message.
@@ -165,6 +186,12 @@ impl Promise {
         if let Some(result) = earlier.result().await {
             self.fulfil(result);
         }
+    }
+}
+
+impl Drop for Promise {
+    fn drop(&mut self) {
+        self.end.get_or_init(|| RunEnd::WithoutResult);
     }
 }
 
@@ -264,6 +291,8 @@ mod tests {
         let mut claim = kept.claim(&work(Some("1"), "body", true)).unwrap();
         drop(promise);
         assert!(claim.result().await.is_none());
+        drop(kept.promise(&work(Some("1"), "body", false)));
+        assert!(kept.entries().is_empty(), "nothing to claim, and nothing held");
     }
 
     #[tokio::test]
@@ -272,7 +301,7 @@ mod tests {
         let kept = kept();
         let huge = Outgoing::to_queue("q", Message::new("t", vec![0; MAX_BYTES + 1]));
         kept.keep(&work(Some("1"), "body", false), KeptResult::Answers(huge.into()));
-        assert!(kept.claim(&work(Some("1"), "body", true)).unwrap().result().await.is_none());
+        assert!(kept.claim(&work(Some("1"), "body", true)).is_none());
         assert_eq!(kept.room.bytes.load(Ordering::Relaxed), 0, "all room is given back");
     }
 

@@ -1,9 +1,6 @@
 //! One worker's channel: brings its deliveries, writes its settlements, and keeps the broker's time.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{pin::pin, sync::Arc, time::Instant};
 
 use futures_util::{FutureExt, StreamExt};
 use lapin::{
@@ -11,6 +8,7 @@ use lapin::{
     options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
     types::{FieldTable, ShortString},
 };
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -79,19 +77,22 @@ impl Subscription {
 
     /// Carries deliveries and settlements until the drain, or until something ends.
     pub(super) async fn run(mut self, stop: Stop, group_over: CancellationToken) -> SubscriptionEnd {
+        let (mut stopping, mut over) = (pin!(stop.requested()), pin!(group_over.cancelled()));
+        let mut ticks = tokio::time::interval(self.shared.budget.tick);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let end = loop {
-            let overdue = self.next_overdue();
+            // The ends first: in a flood there is always another delivery.
             let outcome = tokio::select! {
                 biased;
-                () = self.handoff.changed() => self.write_settlements().await,
-                delivery = self.deliveries.next() => self.take(delivery),
-                () = stop.requested() => break self.drain(&stop).await,
-                () = group_over.cancelled() => {
+                () = &mut stopping => break self.drain(&stop).await,
+                () = &mut over => {
                     // What is already decided may still reach the broker on this channel.
                     drop(self.write_settlements().await);
                     break SubscriptionEnd::GroupOver;
                 }
-                () = tokio::time::sleep_until(overdue.into()) => self.hand_back_overdue().await,
+                () = self.handoff.changed() => self.write_settlements().await,
+                delivery = self.deliveries.next() => self.take(delivery),
+                _ = ticks.tick() => self.hand_back_overdue().await,
             };
             if let Err(end) = outcome {
                 break end;
@@ -101,15 +102,19 @@ impl Subscription {
         end
     }
 
-    fn take(&mut self, delivery: Option<lapin::Result<lapin::message::Delivery>>) -> Result<(), SubscriptionEnd> {
-        match delivery {
-            Some(Ok(delivery)) => {
-                self.handoff.push(Delivery::new(&self.shared.queue, delivery));
-                Ok(())
+    /// Takes a delivery, and with it all that are there already: no more than `prefetch_per_worker`.
+    fn take(&mut self, mut next: Option<lapin::Result<lapin::message::Delivery>>) -> Result<(), SubscriptionEnd> {
+        loop {
+            match next {
+                Some(Ok(delivery)) => self.handoff.push(Delivery::new(&self.shared.queue, delivery)),
+                Some(Err(error)) => return Err(SubscriptionEnd::Lost(error.to_string())),
+                // Polled again, the stream would wait for ever.
+                None => return Err(SubscriptionEnd::Cancelled),
             }
-            Some(Err(error)) => Err(SubscriptionEnd::Lost(error.to_string())),
-            // Polled again, the stream would wait for ever.
-            None => Err(SubscriptionEnd::Cancelled),
+            match self.deliveries.next().now_or_never() {
+                Some(another) => next = another,
+                None => return Ok(()),
+            }
         }
     }
 
@@ -164,17 +169,6 @@ impl Subscription {
                 self.shared.kept.keep(&delivery.work, KeptResult::Settled);
             }
         }
-    }
-
-    /// When to look again for deliveries that run out of time.
-    fn next_overdue(&self) -> Instant {
-        let budget = self.shared.budget;
-        let start = self.handoff.oldest_unstarted().map(|arrived| arrived + budget.start_within);
-        let settle = self.handoff.oldest().map(|arrived| arrived + budget.settle_within);
-        let far = Instant::now() + Duration::from_hours(1);
-        // What was taken back while it ran has no deadline any more; the floor keeps a late timer from spinning.
-        let floor = Instant::now() + Duration::from_millis(10);
-        start.into_iter().chain(settle).min().unwrap_or(far).max(floor)
     }
 
     /// Hands back what the broker would take back by force, together with the channel and all it holds.

@@ -133,7 +133,13 @@ impl Batch<'_> {
         let stalled = |stage| Err(RoundEnd::Stalled(stage));
         let lease = match timeout_at(deadline, self.publisher.inner.channels.lease()).await {
             Ok(Ok(lease)) => lease,
-            Ok(Err(failure)) => return stalled(Stage::Waiting(Some(failure.into()))),
+            Ok(Err(Failure::Lost(error))) => return stalled(Stage::Waiting(Some(error))),
+            Ok(Err(Failure::Final(error))) => {
+                for &n in open {
+                    self.decide(n, Err(error.clone()));
+                }
+                return Ok(());
+            }
             Err(_) => return stalled(Stage::Waiting(None)),
         };
         if timeout_at(deadline, lease.wait_while_blocked(|| {})).await.is_err() {

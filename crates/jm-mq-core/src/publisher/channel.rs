@@ -265,8 +265,7 @@ pub(super) fn classify(error: &lapin::Error, outgoing: &Outgoing) -> Failure {
             reason,
         }),
         // No permission; a property the broker does not accept, or a body over its limit.
-        // Or a frame larger than the broker's frame_max.
-        311 | 403 | 406 | 501 => Failure::Final(PublishError::Invalid { exchange: outgoing.exchange.clone(), reason }),
+        311 | 403 | 406 => Failure::Final(PublishError::Invalid { exchange: outgoing.exchange.clone(), reason }),
         _ => Failure::Lost(ConnectError::Lost(error.to_string())),
     }
 }

@@ -14,7 +14,7 @@ use tokio::{
     process::{Child, ChildStdout, Command},
 };
 
-use crate::support::{Bench, Gate, LIMIT, Record, metric_reaches, one_worker, quick, recording, within};
+use crate::support::{Bench, Gate, LIMIT, Record, held, metric_reaches, one_worker, quick, recording, within};
 
 fn drained() -> impl Fn(&QueueCounts) -> bool {
     |counts: &QueueCounts| counts.unacked == 0 && counts.consumers == 0
@@ -36,14 +36,7 @@ async fn running_handlers_finish_and_buffered_deliveries_go_back_within_a_second
     let bench = Bench::shared().await;
     let runs = Record::new();
     let gate = Gate::closed();
-    let hold = gate.clone();
-    let router = recording(&runs, move |_| {
-        let hold = hold.clone();
-        async move {
-            hold.passed().await;
-            Ok(())
-        }
-    });
+    let router = held(&runs, &gate);
     let running = bench.consume("d.buffered", quick(), router).await;
     let task =
         |n: usize| (BasicProperties::default().with_type("task".into()).with_message_id(n.to_string().into()), "{}");
@@ -67,6 +60,24 @@ async fn running_handlers_finish_and_buffered_deliveries_go_back_within_a_second
     assert_eq!(runs.len(), 10, "nothing was started after the cancellation");
     let counts = bench.vhost.queue_counts("d.buffered").await.unwrap();
     assert_eq!((counts.ready, counts.unacked, counts.consumers), (40, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flood_of_quick_messages_does_not_keep_a_drain_from_beginning() {
+    let bench = Bench::shared().await;
+    let runs = Record::new();
+    let task =
+        |n: usize| (BasicProperties::default().with_type("task".into()).with_message_id(n.to_string().into()), "{}");
+    bench.vhost.declare_queue("d.flood").await.unwrap();
+    bench.vhost.publish_many("d.flood", (0..30_000).map(task)).await.unwrap();
+    let options = ConsumerOptions { prefetch_per_worker: 100, ..quick() };
+    let running = bench.consume("d.flood", options, recording(&runs, |_| async { Ok(()) })).await;
+    runs.reaches(1000).await;
+    let report = within("drained", running.shutdown()).await;
+    assert!(report.took < Duration::from_secs(2), "{report:?}");
+    let (handled, counts) = (runs.len(), bench.vhost.queue_counts("d.flood").await.unwrap());
+    assert!(handled < 30_000, "the drain came in the middle");
+    assert_eq!((counts.ready, counts.unacked), (30_000 - handled as u64, 0), "each is handled or back");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -181,14 +192,7 @@ async fn a_drain_whose_connection_is_lost_ends_and_loses_nothing() {
     let bench = Bench::shared().await;
     let runs = Record::new();
     let gate = Gate::closed();
-    let hold = gate.clone();
-    let router = recording(&runs, move |_| {
-        let hold = hold.clone();
-        async move {
-            hold.passed().await;
-            Ok(())
-        }
-    });
+    let router = held(&runs, &gate);
     let running = bench.consume("d.lost", one_worker(), router).await;
     bench.send("d.lost", "task", "1", "{}").await;
     runs.reaches(1).await;

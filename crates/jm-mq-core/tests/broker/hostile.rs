@@ -9,7 +9,7 @@ use lapin::{
 };
 
 use crate::support::{
-    Bench, Gate, Record, broker_options, header, logs, metric, metric_reaches, one_worker, quick, recording,
+    Bench, Gate, Record, broker_options, header, held, logs, metric, metric_reaches, one_worker, quick, recording,
     text_header, within,
 };
 
@@ -254,14 +254,7 @@ async fn a_run_that_was_handed_back_is_not_run_again_by_the_same_process() {
     let bench = Bench::shared().await;
     let runs = Record::new();
     let gate = Gate::closed();
-    let hold = gate.clone();
-    let router = recording(&runs, move |_| {
-        let hold = hold.clone();
-        async move {
-            hold.passed().await;
-            Ok(())
-        }
-    });
+    let router = held(&runs, &gate);
     let options =
         ConsumerOptions { consumer_timeout: Duration::from_secs(1), handler_timeout: Duration::ZERO, ..one_worker() };
     let _running = bench.consume("h.returned", options, router).await;

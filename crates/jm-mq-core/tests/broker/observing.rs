@@ -5,7 +5,8 @@ use std::time::Duration;
 use jm_mq_core::{ConsumerOptions, HandlerError, Message, Outgoing, metrics};
 
 use crate::support::{
-    Bench, Gate, LIMIT, Record, logs, metric, metric_becomes, metric_reaches, one_worker, quick, recording, within,
+    Bench, Gate, LIMIT, Record, held, logs, metric, metric_becomes, metric_reaches, one_worker, quick, recording,
+    within,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -14,14 +15,7 @@ async fn the_backlog_the_workers_and_what_they_hold_are_gauges() {
     let queue = [("queue", "m.gauges")];
     let runs = Record::new();
     let gate = Gate::closed();
-    let hold = gate.clone();
-    let router = recording(&runs, move |_| {
-        let hold = hold.clone();
-        async move {
-            hold.passed().await;
-            Ok(())
-        }
-    });
+    let router = held(&runs, &gate);
     let options = ConsumerOptions { concurrency: 2, prefetch_per_worker: 2, ..quick() };
     let running = bench.consume("m.gauges", options, router).await;
     for n in 0..7 {
@@ -78,6 +72,8 @@ async fn every_metric_has_its_help_and_random_types_share_one_label() {
     let router =
         recording(&runs, |cx| async move { if cx.envelope().redelivered() { Ok(()) } else { Err("once".into()) } });
     let _running = bench.consume("m.all", options, router).await;
+    bench.vhost.close_connections("on purpose").await.unwrap();
+    metric_becomes(metrics::RECONNECTS, &[("queue", "m.all")], 1.0).await;
     bench.send("m.all", "task", "1", "{}").await;
     for n in 0..500 {
         bench.send("m.all", &format!("random-{n}"), "1", "{}").await;
@@ -103,6 +99,7 @@ async fn every_metric_has_its_help_and_random_types_share_one_label() {
         metrics::WORKERS,
         metrics::CONSUMER_READY,
         metrics::OLDEST_UNACKED_SECONDS,
+        metrics::RECONNECTS,
         metrics::LOST_ACKS,
         metrics::KEPT_RESULTS,
         metrics::PUBLISHES,

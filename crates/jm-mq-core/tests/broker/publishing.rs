@@ -222,6 +222,7 @@ async fn a_closed_publisher_says_so_at_once() {
     let begun = Instant::now();
     let error = bench.publisher.publish(&to("p.closed", 2)).await.unwrap_err();
     assert!(error.to_string().contains("this publisher is closed"), "{error}");
+    assert!(bench.publisher.publish_all(&[to("p.closed", 3)]).await[0].is_err());
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
 }
 

@@ -176,6 +176,18 @@ where
     })
 }
 
+/// A router whose handler waits at the gate.
+pub(crate) fn held(runs: &Record<(String, u32)>, gate: &Gate) -> Router {
+    let gate = gate.clone();
+    recording(runs, move |_| {
+        let gate = gate.clone();
+        async move {
+            gate.passed().await;
+            Ok(())
+        }
+    })
+}
+
 /// A router that takes anything and records its message id.
 pub(crate) fn taking_anything(ids: &Record<String>) -> Router {
     let ids = ids.clone();

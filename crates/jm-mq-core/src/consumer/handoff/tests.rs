@@ -1,0 +1,140 @@
+//! The handoff with deliveries that no broker knows.
+
+use super::*;
+use crate::{handler::Answers, settlement::Failure, settlement::FailureKind};
+use metrics::Counter;
+use std::time::Duration;
+
+/// A delivery that no broker knows.
+fn delivery(body: &str, redelivered: bool) -> Delivery {
+    let delivery = lapin::message::Delivery::mock(1, "".into(), "q".into(), redelivered, body.as_bytes().to_vec());
+    Delivery::new(&"q".into(), delivery)
+}
+
+fn bench() -> (Handoff, KeptResults) {
+    (Handoff::default(), KeptResults::new(Counter::noop(), Counter::noop()))
+}
+
+fn verdicts(handoff: &Handoff) -> Vec<Verdict> {
+    handoff.take_settled().into_iter().map(|settled| settled.verdict).collect()
+}
+
+#[tokio::test]
+async fn deliveries_go_one_way_in_order_and_settlements_the_other() {
+    let (handoff, _) = bench();
+    for body in ["1", "2"] {
+        handoff.push(delivery(body, false));
+    }
+    for body in ["1", "2"] {
+        assert_eq!(handoff.next().await.unwrap().body, body);
+        assert!(!handoff.is_idle());
+        assert_eq!(handoff.finish(Verdict::Ack, None), Finished::Settled);
+    }
+    assert!(!handoff.is_idle(), "not written yet");
+    assert_eq!(verdicts(&handoff), [Verdict::Ack, Verdict::Ack]);
+    assert!(handoff.is_idle());
+}
+
+#[tokio::test]
+async fn a_result_of_a_message_that_was_taken_back_is_kept_and_not_settled() {
+    let (handoff, kept) = bench();
+    handoff.push(delivery("1", false));
+    handoff.next().await.unwrap();
+    assert!(handoff.take_running(None, &kept).is_some());
+    assert!(handoff.take_running(None, &kept).is_none(), "only once");
+    assert!(handoff.is_taken_back() && handoff.is_idle() && handoff.oldest().is_none());
+    let answers = KeptResult::Answers(Answers::none());
+    assert_eq!(handoff.finish(Verdict::Ack, Some(answers)), Finished::TakenBack);
+    assert!(handoff.take_settled().is_empty());
+    let mut claim = kept.claim(&delivery("1", true).work).unwrap();
+    assert!(matches!(claim.result().await, Some(KeptResult::Answers(_))));
+}
+
+#[tokio::test]
+async fn a_message_that_is_handed_back_finds_its_result_before_the_broker_has_it() {
+    let (handoff, kept) = bench();
+    handoff.push(delivery("1", false));
+    handoff.next().await.unwrap();
+    let failed = KeptResult::Failed(Failure::unrun(FailureKind::Permanent, "no"));
+    assert_eq!(handoff.hand_back(failed, &kept), Finished::Settled);
+    assert!(kept.claim(&delivery("1", true).work).is_some());
+    assert_eq!(verdicts(&handoff), [Verdict::Requeue]);
+}
+
+#[tokio::test]
+async fn a_lost_channel_takes_everything_back_but_the_workers_result() {
+    let (handoff, kept) = bench();
+    for body in ["settled", "running", "buffered"] {
+        handoff.push(delivery(body, false));
+    }
+    handoff.next().await.unwrap();
+    handoff.finish(Verdict::Ack, None);
+    handoff.next().await.unwrap();
+    let unwritten = handoff.detach(&kept);
+    assert_eq!(unwritten.len(), 1);
+    assert_eq!(unwritten[0].delivery.work.body, "settled");
+    tokio::time::timeout(Duration::from_secs(5), handoff.interrupted()).await.unwrap();
+    assert!(handoff.take_unstarted(None).is_empty());
+    assert!(kept.claim(&delivery("buffered", true).work).is_none(), "it was never run");
+    let mut claim = kept.claim(&delivery("running", true).work).unwrap();
+    handoff.finish(Verdict::Requeue, None);
+    assert!(claim.result().await.is_none(), "it has to run again");
+}
+
+#[tokio::test]
+async fn a_worker_that_waits_for_another_run_can_leave_the_wait_to_its_message() {
+    let (first, kept) = bench();
+    first.push(delivery("1", false));
+    first.next().await.unwrap();
+    first.take_running(None, &kept);
+    let second = Handoff::default();
+    second.push(delivery("1", true));
+    let work = second.next().await.unwrap();
+    let claim = kept.claim(&work).unwrap();
+    assert!(second.leave().is_none(), "it is ours");
+    second.take_running(None, &kept);
+    let promise = second.leave().unwrap();
+    assert!(second.is_idle());
+    let relay = tokio::spawn(promise.fulfil_from(claim));
+    first.finish(Verdict::Ack, Some(KeptResult::Settled));
+    relay.await.unwrap();
+    let mut third = kept.claim(&delivery("1", true).work).unwrap();
+    assert!(matches!(third.result().await, Some(KeptResult::Settled)));
+}
+
+#[tokio::test]
+async fn what_a_failed_worker_had_in_hand_goes_back_and_nobody_waits_for_it() {
+    let (handoff, kept) = bench();
+    handoff.push(delivery("1", false));
+    handoff.next().await.unwrap();
+    handoff.abandon();
+    assert_eq!(verdicts(&handoff), [Verdict::Requeue]);
+    handoff.push(delivery("2", false));
+    handoff.next().await.unwrap();
+    handoff.take_running(None, &kept);
+    handoff.abandon();
+    assert!(handoff.take_settled().is_empty());
+    assert!(kept.claim(&delivery("2", true).work).is_none(), "there is no run to wait for");
+}
+
+#[tokio::test]
+async fn only_what_has_waited_too_long_is_taken() {
+    let (handoff, kept) = bench();
+    handoff.push(delivery("1", false));
+    handoff.push(delivery("2", false));
+    let between = handoff.oldest().unwrap();
+    handoff.next().await.unwrap();
+    assert!(handoff.take_running(between.checked_sub(Duration::from_secs(1)), &kept).is_none());
+    assert!(handoff.take_unstarted(between.checked_sub(Duration::from_secs(1))).is_empty());
+    assert_eq!(handoff.take_unstarted(Some(Instant::now())).len(), 1);
+    assert!(handoff.take_running(Some(Instant::now()), &kept).is_some());
+}
+
+#[tokio::test]
+async fn a_stopped_worker_starts_nothing_and_waits_for_nothing() {
+    let (handoff, _) = bench();
+    handoff.push(delivery("1", false));
+    handoff.stop();
+    assert!(handoff.next().await.is_none());
+    handoff.interrupted().await;
+}
