@@ -156,8 +156,9 @@ impl<T: Clone + Send + Sync + std::fmt::Debug + 'static> Record<T> {
     /// Waits until there are at least `count` entries.
     pub(crate) async fn reaches(&self, count: usize) -> Vec<T> {
         let mut entries = self.entries.subscribe();
-        let reached = tokio::time::timeout(LIMIT, entries.wait_for(|entries| entries.len() >= count)).await;
-        assert!(reached.is_ok(), "{} of {count} entries after {LIMIT:?}", self.len());
+        // The borrow must end before the next one: a writer that waits in between would stop both for ever.
+        let reached = tokio::time::timeout(LIMIT, entries.wait_for(|entries| entries.len() >= count)).await.is_ok();
+        assert!(reached, "{} of {count} entries after {LIMIT:?}", self.len());
         self.all()
     }
 }
