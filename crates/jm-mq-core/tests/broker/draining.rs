@@ -16,10 +16,6 @@ use tokio::{
 
 use crate::support::{Bench, Gate, LIMIT, Record, held, metric_reaches, one_worker, quick, recording, within};
 
-fn drained() -> impl Fn(&QueueCounts) -> bool {
-    |counts: &QueueCounts| counts.unacked == 0 && counts.consumers == 0
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_consumer_drains_at_once() {
     let bench = Bench::shared().await;
@@ -28,7 +24,7 @@ async fn an_idle_consumer_drains_at_once() {
     let report = within("drained", running.shutdown()).await;
     assert!(report.took < Duration::from_secs(1), "{report:?}");
     assert_eq!((report.handed_back, report.cut_off), (0, 0));
-    assert!(drained()(&bench.vhost.queue_counts("d.idle").await.unwrap()));
+    assert_eq!(bench.left("d.idle").await, 0);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,8 +54,7 @@ async fn running_handlers_finish_and_buffered_deliveries_go_back_within_a_second
     let report = within("drained", shutdown).await.unwrap();
     assert_eq!((report.handed_back, report.cut_off), (40, 0));
     assert_eq!(runs.len(), 10, "nothing was started after the cancellation");
-    let counts = bench.vhost.queue_counts("d.buffered").await.unwrap();
-    assert_eq!((counts.ready, counts.unacked, counts.consumers), (40, 0, 0));
+    assert_eq!(bench.left("d.buffered").await, 40);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -75,9 +70,9 @@ async fn a_flood_of_quick_messages_does_not_keep_a_drain_from_beginning() {
     runs.reaches(1000).await;
     let report = within("drained", running.shutdown()).await;
     assert!(report.took < Duration::from_secs(2), "{report:?}");
-    let (handled, counts) = (runs.len(), bench.vhost.queue_counts("d.flood").await.unwrap());
+    let handled = runs.len() as u64;
     assert!(handled < 30_000, "the drain came in the middle");
-    assert_eq!((counts.ready, counts.unacked), (30_000 - handled as u64, 0), "each is handled or back");
+    assert_eq!(bench.left("d.flood").await, 30_000 - handled, "each is handled or back");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -107,8 +102,7 @@ async fn a_handler_that_runs_past_the_deadline_is_cut_off_and_its_message_goes_b
     assert_eq!(report.cut_off, 1);
     assert!(report.took >= Duration::from_millis(300) && report.took < Duration::from_secs(2), "{report:?}");
     cancelled.reaches(1).await;
-    let counts = bench.vhost.queue_counts("d.deadline").await.unwrap();
-    assert_eq!((counts.ready, counts.unacked), (1, 0));
+    assert_eq!(bench.left("d.deadline").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -146,8 +140,7 @@ async fn a_message_in_a_backoff_goes_back_at_once() {
     runs.reaches(1).await;
     let report = within("drained", running.shutdown()).await;
     assert!(report.took < Duration::from_secs(2), "{report:?}");
-    let counts = bench.vhost.queue_counts("d.backoff").await.unwrap();
-    assert_eq!((counts.ready, counts.unacked), (1, 0));
+    assert_eq!(bench.left("d.backoff").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -183,8 +176,7 @@ async fn an_answer_that_cannot_be_published_does_not_hold_up_a_drain() {
     metric_reaches("jm_mq_handler_seconds_count", &[("queue", "d.unpublished"), ("outcome", "ok")], 1.0).await;
     let report = within("drained", running.shutdown()).await;
     assert!(report.took < Duration::from_secs(5), "{report:?}");
-    let counts = bench.vhost.queue_counts("d.unpublished").await.unwrap();
-    assert_eq!((counts.ready, counts.unacked), (1, 0));
+    assert_eq!(bench.left("d.unpublished").await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -200,8 +192,7 @@ async fn a_drain_whose_connection_is_lost_ends_and_loses_nothing() {
     bench.vhost.wait_for_counts("d.lost", LIMIT, |counts| counts.consumers == 0).await.unwrap();
     bench.vhost.close_connections("on purpose").await.unwrap();
     within("ended", shutdown).await.unwrap();
-    let counts = bench.vhost.queue_counts("d.lost").await.unwrap();
-    assert_eq!((counts.ready, counts.unacked), (1, 0));
+    assert_eq!(bench.left("d.lost").await, 1);
 }
 
 /// The example worker as a process of its own.
@@ -288,8 +279,7 @@ async fn sigterm_drains_a_process_and_it_exits_with_0() {
     bench.vhost.wait_for_counts("example.greet", LIMIT, back).await.unwrap();
     assert!(begun.elapsed() < Duration::from_secs(1), "{:?}", begun.elapsed());
     assert_eq!(worker.ended().await.code(), Some(0));
-    let counts = bench.vhost.queue_counts("example.greet").await.unwrap();
-    assert_eq!((counts.ready, counts.unacked), (40, 0), "ten were finished");
+    assert_eq!(bench.left("example.greet").await, 40, "ten were finished");
     bench.ready("example.greeted", 10).await;
 }
 

@@ -81,6 +81,13 @@ impl Bench {
         self.vhost.wait_for_counts(queue, LIMIT, |counts| counts.ready == count).await.unwrap();
     }
 
+    /// Waits until nobody has anything of a queue any more, and returns how many messages are left in it. The broker
+    /// confirms a channel's end a little before its queue has taken everything back.
+    pub(crate) async fn left(&self, queue: &str) -> u64 {
+        let given_back = |counts: &QueueCounts| counts.unacked == 0 && counts.consumers == 0;
+        self.vhost.wait_for_counts(queue, LIMIT, given_back).await.unwrap().ready
+    }
+
     /// Waits for dead letters and takes them.
     pub(crate) async fn dead(&self, queue: &str, count: u64) -> Vec<Delivery> {
         let dead = format!("{queue}.dead");
