@@ -211,6 +211,7 @@ impl Group {
                     continue;
                 }
             };
+            let was_lost = lost.is_some();
             match ended {
                 None => break,
                 Some(Ok(SubscriptionEnd::Drained(more))) => {
@@ -227,7 +228,7 @@ impl Group {
                 Some(Ok(SubscriptionEnd::Lost(error))) => drop(lost.get_or_insert(("lost", error))),
                 Some(Err(error)) => drop(lost.get_or_insert(("panic", error.to_string()))),
             }
-            if lost.is_some() {
+            if lost.is_some() && !was_lost {
                 // Readiness falls before anything else happens; the whole group goes with its first member.
                 if !supervisor.stop.is_requested() {
                     supervisor.set_state(ConsumerState::Connecting);
