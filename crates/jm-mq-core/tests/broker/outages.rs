@@ -13,7 +13,7 @@ use lapin::{
 };
 
 use crate::support::{
-    Bench, Gate, LIMIT, Record, broker_options, logs, metric, metric_becomes, metric_reaches, one_worker, quick,
+    Bench, Gate, LIMIT, Record, broker_options, held, logs, metric, metric_becomes, metric_reaches, one_worker, quick,
     recording, within,
 };
 
@@ -205,6 +205,34 @@ async fn under_an_alarm_consumers_settle_and_what_needs_a_publish_waits_unacked(
         bench.settled(&queue).await;
         assert_eq!(runs.len(), 2, "each handler ran once");
         assert!(!bench.vhost.take_all("o.out").await.unwrap().is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_brokers_consumer_timeout_costs_a_channel_only_if_we_do_not_know_of_it() {
+    // The broker looks every half second, not every minute.
+    let timeouts = "[{rabbit, [{consumer_timeout, 3000}, {channel_tick_interval, 500}]}].";
+    let node = RabbitNode::builder().advanced_config(timeouts).start().await.unwrap();
+    let bench = Bench::on(&node).await;
+    for (queue, known, reconnects) in [("o.known", Duration::from_secs(3), 0.0), ("o.unknown", LIMIT * 60, 1.0)] {
+        let runs = Record::new();
+        let gate = Gate::closed();
+        let options = ConsumerOptions { consumer_timeout: known, handler_timeout: Duration::ZERO, ..one_worker() };
+        let _running = bench.consume(queue, options, held(&runs, &gate)).await;
+        bench.send(queue, "task", "overruns", "{}").await;
+        bench.send(queue, "task", "behind it", "{}").await;
+        runs.reaches(1).await;
+        if known < LIMIT {
+            // The buffered one after half of the time, the running one before the end.
+            metric_reaches("jm_mq_nacks_total", &[("queue", queue), ("requeue", "true")], 4.0).await;
+        } else {
+            metric_reaches("jm_mq_reconnects_total", &[("queue", queue)], 1.0).await;
+        }
+        gate.open();
+        bench.settled(queue).await;
+        assert_eq!(runs.len(), 2, "each ran once: {:?}", runs.all());
+        let seen = metric("jm_mq_reconnects_total", &[("queue", queue)]);
+        assert!((seen - reconnects).abs() < f64::EPSILON, "{queue}: {seen} reconnects");
     }
 }
 
