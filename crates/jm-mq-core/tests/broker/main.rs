@@ -18,5 +18,6 @@ mod hostile;
 mod observing;
 mod outages;
 mod publishing;
+mod refusals;
 mod settlement;
 mod wire;

@@ -9,8 +9,8 @@ use std::{
 };
 
 use jm_mq_core::{
-    Answers, Broker, BrokerOptions, Consumer, ConsumerOptions, Context, HandlerError, Port, Publisher,
-    PublisherOptions, RawMessage, Router, RunningConsumer, Topology,
+    Answers, Broker, BrokerOptions, ConnectError, Consumer, ConsumerOptions, ConsumerState, Context, HandlerError,
+    Port, Publisher, PublisherOptions, RawMessage, Router, RunningConsumer, Topology,
 };
 use jm_testkit::{QueueCounts, RabbitNode, Vhost};
 use lapin::{
@@ -126,6 +126,23 @@ pub(crate) fn one_worker() -> ConsumerOptions {
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     let Ok(value) = tokio::time::timeout(LIMIT, future).await else { panic!("not within {LIMIT:?}: {what}") };
     value
+}
+
+/// Waits until a consumer is not ready.
+pub(crate) async fn not_ready(running: &RunningConsumer) {
+    let mut states = running.states();
+    within("not ready", states.wait_for(|state| !matches!(state, ConsumerState::Ready))).await.unwrap();
+}
+
+/// Waits until the consumer has given up for now, and returns why.
+pub(crate) async fn waiting(running: &RunningConsumer) -> ConnectError {
+    let mut states = running.states();
+    let state =
+        within("waiting", states.wait_for(|state| matches!(state, ConsumerState::Waiting { .. }))).await.unwrap();
+    match &*state {
+        ConsumerState::Waiting { error } => error.clone(),
+        other => unreachable!("{other:?}"),
+    }
 }
 
 /// What handlers did, in order; something to wait on.
