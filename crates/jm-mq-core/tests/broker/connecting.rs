@@ -3,8 +3,8 @@
 use std::{path::Path, time::Duration};
 
 use jm_mq_core::{
-    Broker, BrokerOptions, ConnectError, ConsumerState, HostOptions, Message, Outgoing, Port, Publisher,
-    PublisherOptions, TlsOptions,
+    Broker, BrokerOptions, ConnectError, Consumer, ConsumerOptions, ConsumerState, Context, HandlerError, HostOptions,
+    Message, Outgoing, Port, Publisher, PublisherOptions, RawMessage, Router, TlsOptions, Topology,
 };
 use jm_testkit::{RabbitNode, TcpProxy, TlsFiles, Vhost};
 
@@ -68,6 +68,30 @@ async fn refused_credentials_and_a_missing_vhost_are_told_apart_from_a_broker_th
         assert_eq!(error.is_fatal(), fatal, "{error}");
         assert!(error.to_string().contains(words) && !error.to_string().contains("canary"), "{error}");
     }
+}
+
+#[test]
+fn constructors_refuse_bad_options_by_name_and_value_and_start_nothing() {
+    let broker = Broker::new(BrokerOptions::default()).unwrap();
+    let publisher = Publisher::new(&broker, PublisherOptions::default()).unwrap();
+    let refused = |queue: &str, change: fn(&mut ConsumerOptions)| {
+        let mut options = ConsumerOptions::default();
+        change(&mut options);
+        let router = Router::new().fallback(async |_: RawMessage, _: Context| Ok::<_, HandlerError>(()));
+        let topology = Topology::work_queue(queue);
+        Consumer::new(&broker, &publisher, topology, options, router).unwrap_err().to_string()
+    };
+    assert_eq!(refused("q", |o| o.concurrency = 0), "option `concurrency` is 0; allowed: 1 to 1000");
+    assert!(refused("q", |o| o.retry_base_delay = Duration::from_secs(31)).contains("`retry_base_delay` is 31s"));
+    assert!(refused(&"q".repeat(256), |_| {}).starts_with("option `queue` is"));
+    // Its dead letters' queue would have a name that is too long.
+    assert!(refused(&"q".repeat(251), |_| {}).starts_with("option `dead_letter_queue` is"));
+    assert!(refused("q", |o| o.dead_letter_queue = Some("q".into())).contains("another queue than the consumed one"));
+    let channels = PublisherOptions { channels: 0, ..PublisherOptions::default() };
+    let error = Publisher::new(&broker, channels).unwrap_err().to_string();
+    assert_eq!(error, "option `publisher.channels` is 0; allowed: 1 to 1000");
+    let heartbeat = BrokerOptions { heartbeat: Duration::ZERO, ..BrokerOptions::default() };
+    assert!(Broker::new(heartbeat).unwrap_err().to_string().starts_with("option `heartbeat` is 0ns"));
 }
 
 /// A certificate authority with what it has signed, as files.

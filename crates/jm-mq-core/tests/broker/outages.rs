@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use jm_mq_core::{ConsumerOptions, Message, Outgoing, Publisher, PublisherOptions};
+use jm_mq_core::{ConsumerOptions, Message, Outgoing, Publisher, PublisherOptions, Topology};
 use jm_testkit::{RabbitNode, TcpProxy};
 use lapin::BasicProperties;
 
@@ -150,7 +150,9 @@ async fn under_an_alarm_consumers_settle_and_what_needs_a_publish_waits_unacked(
     let bench = Bench::on(&node).await;
     let options = PublisherOptions { timeout: Duration::from_secs(1), ..PublisherOptions::default() };
     let bench = Bench::with(bench.vhost.clone(), broker_options(&bench.vhost, node.port()), options);
-    bench.vhost.declare_queue("o.out").await.unwrap();
+    // By an exchange of its own, whose publishes no other test counts.
+    bench.publisher.declare(&Topology::work_queue("o.out")).await.unwrap();
+    let timed_out = [("exchange", "o.out"), ("outcome", "timed_out")];
     for fault in ["memory", "disk"] {
         let queue = format!("o.alarm.{fault}");
         let runs = Record::new();
@@ -160,7 +162,7 @@ async fn under_an_alarm_consumers_settle_and_what_needs_a_publish_waits_unacked(
             let hold = hold.clone();
             async move {
                 hold.passed().await;
-                let answer = Outgoing::to_queue("o.out", Message::new("done", "yes"));
+                let answer = Outgoing::new("o.out", "o.out", Message::new("done", "yes"));
                 Ok(if cx.message_id() == Some("answers") { vec![answer] } else { vec![] })
             }
         });
@@ -172,12 +174,13 @@ async fn under_an_alarm_consumers_settle_and_what_needs_a_publish_waits_unacked(
             "memory" => node.memory_alarm(on).await.unwrap(),
             _ => node.disk_alarm(on).await.unwrap(),
         };
+        let before = metric("jm_mq_publishes_total", &timed_out);
         alarm(true).await;
         gate.open();
         // The quiet one is acked; the other has no confirm for its answer.
         bench.vhost.wait_for_counts(&queue, LIMIT, |counts| counts.unacked == 1).await.unwrap();
         metric_reaches("jm_mq_connection_blocked", &[("role", "publisher")], 1.0).await;
-        metric_reaches("jm_mq_publishes_total", &[("exchange", ""), ("outcome", "timed_out")], 1.0).await;
+        metric_reaches("jm_mq_publishes_total", &timed_out, before + 2.0).await;
         assert_eq!(bench.vhost.queue_counts(&queue).await.unwrap().unacked, 1, "still unacked");
         alarm(false).await;
         bench.settled(&queue).await;

@@ -4,6 +4,7 @@ use jm_mq_core::{BrokerOptions, ConsumerState, ExchangeKind, Message, Outgoing, 
 use jm_testkit::RabbitNode;
 use lapin::{
     BasicProperties,
+    options::ExchangeDeclareOptions,
     types::{AMQPValue, FieldTable},
 };
 
@@ -75,11 +76,18 @@ async fn a_refused_answer_keeps_its_task_and_a_full_dead_letter_queue_keeps_its_
     bench.vhost.declare_queue_with("o.full", true, full.clone()).await.unwrap();
     bench.vhost.publish("o.full", BasicProperties::default(), b"in the way").await.unwrap();
     let runs = Record::new();
-    let router = recording(&runs, |_| async { Ok(Outgoing::to_queue("o.full", Message::new("done", "yes"))) });
+    // By an exchange of its own, whose publishes no other test counts.
+    let channel = bench.vhost.channel().await.unwrap();
+    let durable = ExchangeDeclareOptions { durable: true, ..Default::default() };
+    let kind = lapin::ExchangeKind::Direct;
+    channel.exchange_declare("o.full".into(), kind, durable, FieldTable::default()).await.unwrap();
+    bench.vhost.bind("o.full", "o.full", "key").await.unwrap();
+    let router = recording(&runs, |_| async { Ok(Outgoing::new("o.full", "key", Message::new("done", "yes"))) });
     let _running = bench.consume("o.refused", one_worker(), router).await;
     bench.send("o.refused", "task", "1", "{}").await;
     runs.reaches(1).await;
-    metric_reaches("jm_mq_publishes_total", &[("exchange", ""), ("outcome", "refused")], 2.0).await;
+    // Past the fourth, after which its attempts are exhausted and it goes back to the queue with its answer kept.
+    metric_reaches("jm_mq_publishes_total", &[("exchange", "o.full"), ("outcome", "refused")], 6.0).await;
     assert!(!bench.vhost.queue_counts("o.refused").await.unwrap().is_empty());
     bench.vhost.purge_queue("o.full").await.unwrap();
     bench.settled("o.refused").await;

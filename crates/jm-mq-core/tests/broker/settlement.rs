@@ -191,6 +191,28 @@ async fn with_the_brokers_dead_lettering_the_policy_decides_where_a_message_goes
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_handler_is_told_of_its_delivery_its_attempt_and_its_deadline() {
+    let bench = Bench::shared().await;
+    let runs = Record::new();
+    let told = Record::new();
+    let tell = told.clone();
+    let router = recording(&runs, move |cx| {
+        let left = cx.remaining().expect("handler_timeout is a limit");
+        tell.add((cx.queue().to_owned(), cx.envelope().routing_key().to_owned(), cx.attempt(), left));
+        async move { if cx.attempt() == 1 { Err("once".into()) } else { Ok(()) } }
+    });
+    let options = ConsumerOptions { handler_timeout: Duration::from_secs(40), ..one_worker() };
+    let _running = bench.consume("s.told", options, router).await;
+    bench.send("s.told", "task", "1", "{}").await;
+    let told = told.reaches(2).await;
+    for (n, (queue, key, attempt, left)) in (1..).zip(told) {
+        assert_eq!((queue.as_str(), key.as_str(), attempt), ("s.told", "s.told", n));
+        // Each run has all of its time.
+        assert!(left <= Duration::from_secs(40) && left > Duration::from_secs(30), "{left:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_error_may_ask_for_its_own_delay() {
     let bench = Bench::shared().await;
     let runs = Record::new();
