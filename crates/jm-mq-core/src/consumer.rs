@@ -35,6 +35,8 @@ use crate::{
 pub struct Consumer {
     shared: Arc<Shared>,
     connections: ConnectionPool,
+    /// Where the handlers' answers go.
+    answering: Vec<Topology>,
 }
 
 /// What the parts of a consumer have in common.
@@ -113,7 +115,19 @@ impl Consumer {
             metrics,
         };
         let connections = ConnectionPool::new(broker, Role::Consumer, &shared.queue);
-        Ok(Self { shared: Arc::new(shared), connections })
+        Ok(Self { shared: Arc::new(shared), connections, answering: Vec::new() })
+    }
+
+    /// Declares another topology with the consumer's own, each time it connects: where the handlers' answers go. An
+    /// answer to an exchange that does not exist would be a failure of its task.
+    ///
+    /// # Errors
+    ///
+    /// The first field of `topology` that cannot be used.
+    pub fn answering_to(mut self, topology: Topology) -> Result<Self, OptionsError> {
+        topology.validate()?;
+        self.answering.push(topology);
+        Ok(self)
     }
 
     /// Starts consuming in the background: the specification's `Start`. It reconnects for as long as it runs.
@@ -127,7 +141,13 @@ impl Consumer {
         }
         let stop = Stop::new(self.shared.options.drain_timeout);
         let (state, states) = watch::channel(ConsumerState::Connecting);
-        let supervisor = Supervisor { shared: self.shared, connections: self.connections, stop: stop.clone(), state };
+        let supervisor = Supervisor {
+            shared: self.shared,
+            connections: self.connections,
+            answering: self.answering,
+            stop: stop.clone(),
+            state,
+        };
         RunningConsumer { states, stop, task: tokio::spawn(supervisor.run()) }
     }
 

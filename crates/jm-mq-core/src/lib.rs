@@ -70,6 +70,7 @@
 //! reports what matters of it, and lapin prints the bodies of returned messages.
 
 mod backoff;
+mod body;
 mod broker;
 mod consumer;
 mod context;

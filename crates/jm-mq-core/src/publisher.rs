@@ -47,7 +47,12 @@ impl Default for PublisherOptions {
 }
 
 impl PublisherOptions {
-    fn validate(&self) -> Result<(), OptionsError> {
+    /// Checks every option against its range.
+    ///
+    /// # Errors
+    ///
+    /// The first option that is out of range, with its value and what is allowed.
+    pub fn validate(&self) -> Result<(), OptionsError> {
         check_duration("publisher.timeout", self.timeout, Duration::from_millis(1))?;
         check((1..=100).contains(&self.connections), "publisher.connections", self.connections, "1 to 100")?;
         check((1..=1000).contains(&self.channels), "publisher.channels", self.channels, "1 to 1000")

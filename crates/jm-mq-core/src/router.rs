@@ -6,6 +6,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use crate::{
+    body,
     context::Context,
     error::OptionsError,
     handler::{Answers, Handler, HandlerError},
@@ -206,7 +207,7 @@ impl<T: DeserializeOwned + Send + 'static, H: Handler<T>> Route for Json<T, H> {
     fn run(&self, body: Bytes, context: Context) -> RunFuture {
         let handler = Arc::clone(&self.handler);
         Box::pin(async move {
-            let task = serde_json::from_slice(&body).map_err(|error| RunError::Undecodable(error.to_string()))?;
+            let task = body::read(&body).map_err(RunError::Undecodable)?;
             drop(body);
             handler.handle(task, &context).await.map_err(RunError::Handler)
         })

@@ -22,7 +22,7 @@ use crate::{
     broker::{ConnectionPool, PooledConnection},
     error::ConnectError,
     options::DeadLetter,
-    topology,
+    topology::{self, Topology},
 };
 
 /// A group that lived this long was healthy: the next reconnect is quick again.
@@ -33,6 +33,7 @@ const CLOSE_LIMIT: Duration = Duration::from_secs(1);
 pub(super) struct Supervisor {
     pub(super) shared: Arc<Shared>,
     pub(super) connections: ConnectionPool,
+    pub(super) answering: Vec<Topology>,
     pub(super) stop: Stop,
     pub(super) state: watch::Sender<ConsumerState>,
 }
@@ -147,6 +148,9 @@ impl Supervisor {
             if shared.options.dead_letter == DeadLetter::Queue {
                 topology::declare_dead_letter_queue(&channel, &shared.dead_letter_queue, shared.topology.declare)
                     .await?;
+            }
+            for topology in &self.answering {
+                topology.declare(&channel).await?;
             }
             // `Consumer::new` refuses a topology without a queue.
             queue.ok_or_else(|| ConnectError::Lost("there is no queue to consume".into()))

@@ -1,8 +1,8 @@
 //! The wire contract, seen from the outside: what the Go services send and expect.
 
 use jm_mq_core::{
-    Answers, Consumer, Context, Declare, ExchangeKind, HandlerError, Message, Outgoing, Payload, Router, Topology,
-    TraceContext,
+    Answers, Consumer, ConsumerState, Context, Declare, ExchangeKind, HandlerError, Message, Outgoing, Payload, Router,
+    Topology, TraceContext,
 };
 use lapin::{
     BasicProperties,
@@ -199,4 +199,27 @@ async fn a_queue_of_the_operators_is_used_as_it_is_when_we_only_check() {
     bench.send("w.own", "task", "1", "{}").await;
     runs.reaches(1).await;
     bench.settled("w.own").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_declares_where_its_answers_go_and_again_when_that_was_deleted() {
+    let bench = Bench::shared().await;
+    let answer = async |_: serde_json::Value, _: Context| {
+        Ok::<_, HandlerError>(Outgoing::new("w.answers", "w.answers", Message::new("done", "{}")))
+    };
+    let router = Router::new().on_type("task", answer);
+    let consumer = bench.consumer("w.asks", one_worker(), router);
+    let consumer = consumer.answering_to(Topology::work_queue("w.answers")).unwrap().start();
+    within("ready", consumer.ready()).await;
+    bench.send("w.asks", "task", "1", "{}").await;
+    bench.ready("w.answers", 1).await;
+
+    bench.vhost.delete_queue("w.answers").await.unwrap();
+    bench.vhost.delete_exchange("w.answers").await.unwrap();
+    let mut states = consumer.states();
+    bench.vhost.close_connections().await.unwrap();
+    within("not ready", states.wait_for(|state| !matches!(state, ConsumerState::Ready))).await.unwrap();
+    within("ready", consumer.ready()).await;
+    bench.send("w.asks", "task", "2", "{}").await;
+    bench.ready("w.answers", 1).await;
 }
