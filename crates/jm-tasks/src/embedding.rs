@@ -1,0 +1,62 @@
+//! Texts as vectors, for search by meaning (`jm.embed`).
+
+use jm_mq_core::Payload;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::record::RecordId;
+
+/// Turn texts into vectors.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Embed {
+    /// The record the texts belong to, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record_id: Option<RecordId>,
+    /// The record's revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
+    /// The texts, none of them empty. If one cannot be embedded the whole task fails, and says which.
+    #[schemars(length(min = 1))]
+    pub texts: Vec<String>,
+    /// What the vectors are for; some models tell the two apart. Default `passage`.
+    #[serde(default)]
+    pub purpose: Purpose,
+}
+
+/// What a vector is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Purpose {
+    /// To be found.
+    #[default]
+    Passage,
+    /// To find with.
+    Query,
+}
+
+/// The texts' vectors.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Embedded {
+    /// The task's record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record_id: Option<RecordId>,
+    /// The task's revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
+    /// One vector for each text, in the texts' order, all of the same length.
+    pub vectors: Vec<Vec<f32>>,
+    /// The vectors' length.
+    #[serde(default)]
+    pub dimensions: u32,
+    /// What made them: vectors of different models cannot be compared.
+    #[serde(default)]
+    pub model: String,
+}
+
+impl Payload for Embed {
+    const TYPE: &'static str = "embed.text";
+}
+
+impl Payload for Embedded {
+    const TYPE: &'static str = "embed.embedded";
+}

@@ -1,0 +1,140 @@
+//! Language models: summaries, titles, free chat (`jm.llm`).
+
+use jm_mq_core::Payload;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::record::RecordId;
+
+/// Answer a conversation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Chat {
+    /// The record it is about, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record_id: Option<RecordId>,
+    /// The record's revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
+    /// The conversation so far, the oldest message first; at least one.
+    #[schemars(length(min = 1))]
+    pub messages: Vec<ChatMessage>,
+    /// The longest answer in tokens. Default: the worker's `engine.max_output_tokens`, which is also the most.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub max_tokens: Option<u32>,
+    /// From 0 (always the likeliest word) to 2. Default: the model's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 0, max = 2))]
+    pub temperature: Option<f32>,
+}
+
+/// One message of a conversation.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ChatMessage {
+    /// Who says it.
+    pub role: Role,
+    /// What is said.
+    pub content: String,
+}
+
+/// Who says something in a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// What the model is to be.
+    System,
+    /// Who asks.
+    User,
+    /// The model.
+    Assistant,
+}
+
+/// Summarise a text in its own language. A text longer than the model can read is summarised in parts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Summarize {
+    /// The record the text belongs to, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record_id: Option<RecordId>,
+    /// The record's revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
+    /// The text.
+    pub text: String,
+    /// The summary's language as a BCP 47 tag (`zh`, `en`). Default: the text's own, found out from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+}
+
+/// Find a title for a text, in its own language. Of a long text the beginning is read.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Title {
+    /// The record the text belongs to, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record_id: Option<RecordId>,
+    /// The record's revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
+    /// The text.
+    pub text: String,
+    /// The title's language as a BCP 47 tag (`zh`, `en`). Default: the text's own, found out from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+}
+
+/// Which of the tasks was completed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum LlmTask {
+    /// [`Chat`].
+    Chat,
+    /// [`Summarize`].
+    Summarize,
+    /// [`Title`].
+    Title,
+}
+
+/// What the model wrote.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Completed {
+    /// The task's record.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub record_id: Option<RecordId>,
+    /// The task's revision.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
+    /// What it was asked for.
+    pub task: LlmTask,
+    /// The answer, summary or title.
+    pub text: String,
+    /// The language that was asked for, as a BCP 47 tag.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language: Option<String>,
+    /// Whether the model was cut off by its limit of tokens.
+    #[serde(default)]
+    pub truncated: bool,
+    /// What wrote it.
+    #[serde(default)]
+    pub model: String,
+    /// Tokens read, over all calls for this task, where the engine tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt_tokens: Option<u64>,
+    /// Tokens written, over all calls for this task, where the engine tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub completion_tokens: Option<u64>,
+}
+
+impl Payload for Chat {
+    const TYPE: &'static str = "llm.chat";
+}
+
+impl Payload for Summarize {
+    const TYPE: &'static str = "llm.summarize";
+}
+
+impl Payload for Title {
+    const TYPE: &'static str = "llm.title";
+}
+
+impl Payload for Completed {
+    const TYPE: &'static str = "llm.completed";
+}

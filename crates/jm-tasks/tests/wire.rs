@@ -1,0 +1,72 @@
+//! What producers in other languages rely on: the committed schemas and examples are those of the types.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use jm_tasks::{CATALOG, MessageType};
+use serde_json::{Value, json};
+
+fn file(folder: &str, name: &str) -> Value {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder).join(format!("{name}.json"));
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    serde_json::from_str(&text).unwrap()
+}
+
+fn golden(message_type: &MessageType) -> Value {
+    file("golden", message_type.name)
+}
+
+#[test]
+fn the_committed_schemas_are_those_of_the_types() {
+    for message_type in CATALOG {
+        let committed = file("schemas", message_type.name);
+        assert_eq!(committed, *message_type.schema().as_value(), "{}: run `make schemas`", message_type.name);
+    }
+}
+
+#[test]
+fn there_is_a_schema_and_an_example_for_each_type_and_no_other() {
+    let types: BTreeSet<String> = CATALOG.iter().map(|message_type| format!("{}.json", message_type.name)).collect();
+    for folder in ["schemas", "golden"] {
+        let files = fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)).unwrap();
+        let files: BTreeSet<String> = files.map(|file| file.unwrap().file_name().into_string().unwrap()).collect();
+        assert_eq!(files, types, "{folder}");
+    }
+}
+
+#[test]
+fn each_example_is_valid_by_its_schema_and_read_without_loss() {
+    for message_type in CATALOG {
+        let example = golden(message_type);
+        jsonschema::draft202012::validate(message_type.schema().as_value(), &example)
+            .unwrap_or_else(|error| panic!("{}: {error}", message_type.name));
+        assert_eq!(message_type.reread(&example).unwrap(), example, "{}", message_type.name);
+    }
+}
+
+#[test]
+fn fields_that_nobody_knows_yet_are_ignored() {
+    for message_type in CATALOG {
+        let example = golden(message_type);
+        let mut newer = example.clone();
+        newer["a_field_of_next_year"] = json!({ "with": ["anything", 1] });
+        assert!(jsonschema::draft202012::is_valid(message_type.schema().as_value(), &newer), "{}", message_type.name);
+        assert_eq!(message_type.reread(&newer).unwrap(), example, "{}", message_type.name);
+    }
+}
+
+#[test]
+fn what_a_schema_requires_is_what_the_type_requires() {
+    for message_type in CATALOG {
+        let example = golden(message_type);
+        for field in example.as_object().unwrap().keys() {
+            let mut without = example.clone();
+            without.as_object_mut().unwrap().remove(field);
+            let by_schema = jsonschema::draft202012::is_valid(message_type.schema().as_value(), &without);
+            let by_type = message_type.reread(&without);
+            assert_eq!(by_schema, by_type.is_ok(), "{} without {field}: {by_type:?}", message_type.name);
+            if let Err(error) = by_type {
+                assert!(error.to_string().contains(&format!("missing field `{field}`")), "{error}");
+            }
+        }
+    }
+}
