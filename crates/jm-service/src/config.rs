@@ -1,0 +1,107 @@
+//! Configuration: built-in defaults, two files, the environment; every mistake reported at once.
+//!
+//! In order, each winning over those before it: the built-in `config/default.yaml`; the worker's own built-in file;
+//! `default.yaml` and `<worker>.yaml` of the configuration's folder; environment variables `JM_SECTION__KEY`, or
+//! `JM_SECTION__KEY_FILE` for the path of a file with the value, as secrets are mounted.
+//!
+//! Whatever is wrong (an unknown key, a bad duration, a value out of range) is a [`Problem`] that names the key, the
+//! value, where it came from, and what is allowed. All of them are reported, not only the first.
+
+mod environment;
+mod layer;
+mod printed;
+mod problem;
+mod sections;
+mod settings;
+
+use std::path::{Path, PathBuf};
+
+pub use problem::Problem;
+pub use sections::Sections;
+pub(crate) use settings::Common;
+pub use settings::{HttpOptions, LogFormat, LogOptions, NoSettings, SentryOptions, Settings};
+
+use self::layer::Layer;
+use crate::worker::Worker;
+
+/// The values every worker shares, with a comment on each: the repository's `config/default.yaml`.
+pub const DEFAULTS: &str = include_str!("../../../config/default.yaml");
+
+/// A worker's configuration, read and checked.
+pub(crate) struct Configuration<S> {
+    pub(crate) common: Common,
+    pub(crate) settings: S,
+    printed: String,
+}
+
+impl<S: Settings> Configuration<S> {
+    /// Reads everything. `folder` is the one asked for on the command line; `environment` the process's variables.
+    ///
+    /// # Errors
+    ///
+    /// All that is wrong, at least one problem.
+    pub(crate) fn load(
+        worker: &Worker,
+        folder: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, Vec<Problem>> {
+        let environment: Vec<(String, String)> = environment.into_iter().collect();
+        let mut problems = Vec::new();
+        let layers = layers(worker, folder, &environment, &mut problems);
+        let printed = printed::yaml(&layers);
+        let mut sections = Sections::new(layers, problems);
+        let common = Common::read(&mut sections, worker);
+        let settings = S::read(&mut sections);
+        sections.finish()?;
+        Ok(Self { common, settings, printed })
+    }
+
+    /// The merged values as YAML, each with its source; secrets masked.
+    pub(crate) fn printed(&self) -> &str {
+        &self.printed
+    }
+}
+
+fn layers(
+    worker: &Worker,
+    folder: Option<&Path>,
+    environment: &[(String, String)],
+    problems: &mut Vec<Problem>,
+) -> Vec<Layer> {
+    let mut layers = Vec::new();
+    let own_file = format!("{}.yaml", worker.name);
+    for (source, text) in
+        [("built-in default.yaml".to_owned(), DEFAULTS), (format!("built-in {own_file}"), worker.defaults)]
+    {
+        layers.extend(Layer::from_yaml(source, text).map_err(|problem| problems.push(problem)));
+    }
+    match configured_folder(folder, environment) {
+        Ok(None) => {}
+        Ok(Some(folder)) => {
+            for file in ["default.yaml", &own_file] {
+                let read = Layer::from_file(&folder.join(file));
+                layers.extend(read.map_err(|problem| problems.push(problem)).ok().flatten());
+            }
+        }
+        Err(problem) => problems.push(problem),
+    }
+    layers.extend(environment::layers(environment, problems));
+    layers
+}
+
+/// The folder that was asked for has to exist; the usual one is used if it does.
+fn configured_folder(asked_for: Option<&Path>, environment: &[(String, String)]) -> Result<Option<PathBuf>, Problem> {
+    let by_variable = environment.iter().find(|(name, value)| name == environment::FOLDER && !value.is_empty());
+    let (folder, source) = match (asked_for, by_variable) {
+        (Some(folder), _) => (folder.to_owned(), "--config"),
+        (None, Some((_, folder))) => (PathBuf::from(folder), environment::FOLDER),
+        (None, None) => return Ok(Some(PathBuf::from("config")).filter(|folder| folder.is_dir())),
+    };
+    if folder.is_dir() {
+        return Ok(Some(folder));
+    }
+    Err(Problem::of_source(source, format!("`{}` is not a folder that can be read", folder.display())))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,33 @@
+//! The process's Prometheus recorder.
+
+use std::time::Duration;
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+
+/// Buckets for everything measured in seconds: from a confirm (a millisecond) to a long transcription.
+const SECONDS: [f64; 16] =
+    [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 150.0, 300.0];
+/// Histograms keep every value until somebody scrapes or cleans up.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Installs the recorder and describes the core's metrics and the process's.
+pub(crate) fn install(process: &metrics_process::Collector) -> Result<PrometheusHandle, BuildError> {
+    let recorder =
+        PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &SECONDS)?.build_recorder();
+    let handle = recorder.handle();
+    if metrics::set_global_recorder(recorder).is_err() {
+        tracing::debug!("somebody else has installed a metrics recorder");
+    }
+    jm_mq_core::metrics::describe();
+    process.describe();
+    Ok(handle)
+}
+
+/// Keeps memory flat where nobody scrapes.
+pub(crate) async fn upkeep(handle: PrometheusHandle) {
+    let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
+    loop {
+        interval.tick().await;
+        handle.run_upkeep();
+    }
+}

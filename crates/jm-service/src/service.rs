@@ -1,0 +1,200 @@
+//! A worker's process from its start to its end.
+
+use std::{error::Error as StdError, fmt, process::ExitCode, time::Duration};
+
+use jm_mq_core::{Broker, Consumer, Publisher, Router, Topology, shutdown_signal};
+use tokio::task::JoinSet;
+
+use crate::{
+    command_line::CommandLine,
+    config::{Common, Configuration, Problem, Settings},
+    exit,
+    http::{self, Pages, health::Health},
+    logging,
+    reporting::Reports,
+    worker::Worker,
+};
+
+/// What a worker's own part gets when it starts.
+pub struct Service<S> {
+    settings: S,
+    health: Health,
+}
+
+/// Why a worker cannot start. Any error becomes one through `?`.
+pub struct StartError(Box<dyn StdError + Send + Sync>);
+
+// Not an error itself, so that `?` can take every error that is.
+impl<E: Into<Box<dyn StdError + Send + Sync>>> From<E> for StartError {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl fmt::Display for StartError {
+    /// The error with its causes, on one line.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// The longest wait between two attempts at something the start needs.
+const MAX_START_WAIT: Duration = Duration::from_secs(10);
+
+impl<S> Service<S> {
+    /// The worker's own settings.
+    pub fn settings(&self) -> &S {
+        &self.settings
+    }
+
+    /// Repeats `attempt` until it succeeds: for what the worker needs before it can consume and what may be away for
+    /// a while, such as a database. Meanwhile the process is alive, and not ready.
+    pub async fn wait_for<T, E: fmt::Display>(&self, what: &str, mut attempt: impl AsyncFnMut() -> Result<T, E>) -> T {
+        let mut wait = Duration::from_millis(100);
+        let mut reported = String::new();
+        loop {
+            let error = match attempt().await {
+                Ok(value) => return value,
+                Err(error) => error.to_string(),
+            };
+            self.health.waits_for(format!("waiting for {what}: {error}"));
+            if error != reported {
+                tracing::warn!(what, error, "not there yet; trying again");
+                reported = error;
+            }
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(MAX_START_WAIT);
+        }
+    }
+}
+
+/// A worker's `main`: everything but its handlers, which `build` registers.
+///
+/// Reads the command line and the configuration, sets up logs, error reports, metrics and the HTTP endpoints, calls
+/// `build`, consumes until SIGTERM or SIGINT, and drains. The [`exit`] code tells how it ended.
+pub async fn run<S: Settings>(
+    worker: &Worker,
+    build: impl AsyncFnOnce(&Service<S>) -> Result<Router, StartError>,
+) -> ExitCode {
+    let command_line = CommandLine::read(worker);
+    // Only what is text: a variable that is not cannot be one of ours.
+    let environment =
+        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
+    let configuration = match Configuration::<S>::load(worker, command_line.config.as_deref(), environment) {
+        Ok(configuration) => configuration,
+        Err(problems) => return misconfigured(worker, &problems),
+    };
+    if command_line.print_config {
+        return say(configuration.printed());
+    }
+    if command_line.check_config {
+        return say("the configuration is right\n");
+    }
+    // One TLS stack in the process; whoever has chosen a provider before us has chosen this one.
+    _ = rustls::crypto::ring::default_provider().install_default();
+    let reports = Reports::new(&configuration.common.sentry, worker);
+    logging::install(&configuration.common.log, reports.clone());
+    let code = match serve(worker, configuration, build).await {
+        Ok(()) => exit::OK,
+        Err(error) => {
+            tracing::error!(error = error.to_string(), "{} cannot start", worker.name);
+            exit::FAILED
+        }
+    };
+    if let Some(reports) = reports {
+        reports.flush().await;
+    }
+    exit::code(code)
+}
+
+async fn serve<S: Settings>(
+    worker: &Worker,
+    configuration: Configuration<S>,
+    build: impl AsyncFnOnce(&Service<S>) -> Result<Router, StartError>,
+) -> Result<(), StartError> {
+    let Configuration { common, settings, .. } = configuration;
+    let shutdown = shutdown_signal()?;
+    tokio::pin!(shutdown);
+    let health = Health::starting();
+    let process = metrics_process::Collector::default();
+    let metrics = http::metrics::install(&process)?;
+    let listener = http::bind(common.http.listen).await?;
+    tracing::info!(
+        worker = worker.name,
+        version = worker.version,
+        queue = common.topology.name(),
+        http = listener.local_addr().map(|address| address.to_string()).unwrap_or_default(),
+        "starting"
+    );
+    // In a set, so that they end with this future.
+    let mut background = JoinSet::new();
+    background.spawn(http::metrics::upkeep(metrics.clone()));
+    let pages = Pages { metrics, process, health: health.clone() };
+    background.spawn(async move {
+        http::serve(listener, pages).await;
+    });
+
+    let service = Service { settings, health: health.clone() };
+    let router = tokio::select! {
+        result = build(&service) => result?,
+        () = &mut shutdown => return Ok(()),
+    };
+    let (consumer, publisher) = consumer(worker, common, router)?;
+    let running = consumer.start();
+    health.consuming(running.states());
+    shutdown.await;
+    let drained = running.shutdown().await;
+    publisher.close().await;
+    tracing::info!(
+        handed_back = drained.handed_back,
+        cut_off = drained.cut_off,
+        took = ?drained.took,
+        "drained"
+    );
+    Ok(())
+}
+
+fn consumer(
+    worker: &Worker,
+    common: Common,
+    router: Router,
+) -> Result<(Consumer, Publisher), jm_mq_core::OptionsError> {
+    let declare = common.topology.declare;
+    let broker = Broker::new(common.rabbitmq)?;
+    let publisher = Publisher::new(&broker, common.publisher)?;
+    let mut consumer = Consumer::new(&broker, &publisher, common.topology, common.consumer, router)?;
+    for queue in worker.answers_to {
+        consumer = consumer.answering_to(Topology { declare, ..Topology::work_queue(queue) })?;
+    }
+    Ok((consumer, publisher))
+}
+
+fn misconfigured(worker: &Worker, problems: &[Problem]) -> ExitCode {
+    let lines: Vec<String> = problems.iter().map(|problem| format!("{}: {problem}", worker.name)).collect();
+    complain(&lines.join("\n"));
+    exit::code(exit::CONFIGURATION)
+}
+
+#[allow(clippy::print_stderr, reason = "there are no logs before the configuration is read")]
+fn complain(lines: &str) {
+    eprintln!("{lines}");
+}
+
+/// What was asked for on the command line. A reader that has gone away is no failure of ours.
+fn say(text: &str) -> ExitCode {
+    use std::io::Write as _;
+    _ = std::io::stdout().write_all(text.as_bytes());
+    exit::code(exit::OK)
+}

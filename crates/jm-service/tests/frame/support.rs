@@ -1,0 +1,36 @@
+use std::{path::PathBuf, time::Duration};
+
+use jm_testkit::{RabbitNode, Vhost, WorkerProcess, WorkerProcessBuilder};
+use lapin::BasicProperties;
+
+/// Every wait's limit: far above what anything here takes.
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
+/// The example's queues.
+pub(crate) const TASKS: &str = "example.greet";
+pub(crate) const ANSWERS: &str = "example.greeted";
+
+/// The example worker, which cargo builds with the tests.
+pub(crate) fn worker() -> WorkerProcessBuilder {
+    let mut program = std::env::current_exe().unwrap();
+    program.pop();
+    program.pop();
+    let program: PathBuf = program.join("examples/greet_worker");
+    assert!(program.exists(), "build the examples first: cargo build -p jm-service --examples");
+    WorkerProcess::builder(program)
+}
+
+pub(crate) async fn vhost() -> Vhost {
+    RabbitNode::shared().await.unwrap().vhost().await.unwrap()
+}
+
+pub(crate) async fn ready(builder: WorkerProcessBuilder) -> WorkerProcess {
+    let worker = builder.start().await.unwrap();
+    worker.wait_ready(LIMIT).await.unwrap();
+    worker
+}
+
+/// Sends a task as a Go service would, but for its id.
+pub(crate) async fn send(vhost: &Vhost, id: &str, body: &str) {
+    let properties = BasicProperties::default().with_type("example.greet".into()).with_message_id(id.into());
+    vhost.publish(TASKS, properties, body.as_bytes()).await.unwrap();
+}
