@@ -1,0 +1,49 @@
+//! Speech to text: tasks from `jm.asr`, answers to `jm.coreRecordEvent`.
+
+mod handler;
+mod speakers;
+
+use std::process::ExitCode;
+
+use jm_engines::{
+    EngineOptions,
+    audio::{AudioFetcher, AudioOptions},
+};
+use jm_mq_core::Router;
+use jm_service::{Sections, Service, Settings, Worker};
+use jm_tasks::queue;
+
+use crate::handler::Transcriber;
+
+const WORKER: Worker = Worker {
+    name: "asr-worker",
+    about: "Writes down what is said in recordings, and by whom",
+    version: env!("CARGO_PKG_VERSION"),
+    queue: queue::ASR,
+    answers_to: &[queue::RECORD_EVENTS],
+    defaults: include_str!("../../../config/asr-worker.yaml"),
+};
+
+struct AsrSettings {
+    engine: EngineOptions,
+    audio: AudioOptions,
+}
+
+impl Settings for AsrSettings {
+    fn read(sections: &mut Sections) -> Self {
+        Self {
+            engine: sections.read("engine", EngineOptions::validate),
+            audio: sections.read("audio", AudioOptions::validate),
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    jm_service::run(&WORKER, async |service: &Service<AsrSettings>| {
+        let AsrSettings { engine, audio } = service.settings();
+        let transcriber = Transcriber { audio: AudioFetcher::new(audio.clone())?, engine: engine.transcription()? };
+        Ok(Router::new().on(transcriber))
+    })
+    .await
+}

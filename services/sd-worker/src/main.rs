@@ -1,0 +1,48 @@
+//! Speaker diarization: tasks from `jm.sd`, answers to `jm.coreRecordEvent`.
+
+mod handler;
+
+use std::process::ExitCode;
+
+use jm_engines::{
+    EngineOptions,
+    audio::{AudioFetcher, AudioOptions},
+};
+use jm_mq_core::Router;
+use jm_service::{Sections, Service, Settings, Worker};
+use jm_tasks::queue;
+
+use crate::handler::Diarizer;
+
+const WORKER: Worker = Worker {
+    name: "sd-worker",
+    about: "Finds out who speaks when in recordings",
+    version: env!("CARGO_PKG_VERSION"),
+    queue: queue::SD,
+    answers_to: &[queue::RECORD_EVENTS],
+    defaults: include_str!("../../../config/sd-worker.yaml"),
+};
+
+struct SdSettings {
+    engine: EngineOptions,
+    audio: AudioOptions,
+}
+
+impl Settings for SdSettings {
+    fn read(sections: &mut Sections) -> Self {
+        Self {
+            engine: sections.read("engine", EngineOptions::validate),
+            audio: sections.read("audio", AudioOptions::validate),
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    jm_service::run(&WORKER, async |service: &Service<SdSettings>| {
+        let SdSettings { engine, audio } = service.settings();
+        let diarizer = Diarizer { audio: AudioFetcher::new(audio.clone())?, engine: engine.diarization()? };
+        Ok(Router::new().on(diarizer))
+    })
+    .await
+}
