@@ -61,13 +61,13 @@ impl<S> Service<S> {
 
     /// Repeats `attempt` until it succeeds: for what the worker needs before it can consume and what may be away for
     /// a while, such as a database. Meanwhile the process is alive, and not ready.
-    pub async fn wait_for<T, E: fmt::Display>(&self, what: &str, mut attempt: impl AsyncFnMut() -> Result<T, E>) -> T {
+    pub async fn wait_for<T, E: Into<StartError>>(&self, what: &str, mut attempt: impl AsyncFnMut() -> Result<T, E>) -> T {
         let mut wait = Duration::from_millis(100);
         let mut reported = String::new();
         loop {
             let error = match attempt().await {
                 Ok(value) => return value,
-                Err(error) => error.to_string(),
+                Err(error) => error.into().to_string(),
             };
             self.health.waits_for(format!("waiting for {what}: {error}"));
             if error != reported {

@@ -1,7 +1,5 @@
 //! Who says a segment: the speaker whose turns share the most time with it.
 
-use std::collections::BTreeMap;
-
 use jm_tasks::{SpeakerTurn, TranscriptSegment};
 
 /// Gives every segment its speaker, if it is known who speaks when. A segment that no turn touches belongs to the
@@ -14,14 +12,20 @@ pub(crate) fn assign(segments: &mut [TranscriptSegment], turns: &[SpeakerTurn]) 
 
 fn speaker<'a>(segment: &TranscriptSegment, turns: &'a [SpeakerTurn]) -> Option<&'a str> {
     // By speaker and not by turn: several short turns of one may outweigh a longer one of another.
-    let mut shared: BTreeMap<&str, f64> = BTreeMap::new();
+    let mut shared: Vec<(&str, f64)> = Vec::new();
     for turn in turns {
         let overlap = segment.end.min(turn.end) - segment.start.max(turn.start);
-        if overlap > 0.0 {
-            *shared.entry(&turn.speaker).or_default() += overlap;
+        if overlap <= 0.0 {
+            continue;
+        }
+        match shared.iter_mut().find(|(speaker, _)| *speaker == turn.speaker) {
+            Some((_, time)) => *time += overlap,
+            None => shared.push((&turn.speaker, overlap)),
         }
     }
-    let most = shared.into_iter().max_by(|(_, a), (_, b)| a.total_cmp(b)).map(|(speaker, _)| speaker);
+    // Of two with the same time, whoever begins.
+    let most = shared.into_iter().reduce(|most, other| if other.1 > most.1 { other } else { most });
+    let most = most.map(|(speaker, _)| speaker);
     most.or_else(|| {
         let nearest = turns.iter().min_by(|a, b| distance(segment, a).total_cmp(&distance(segment, b)));
         nearest.map(|turn| turn.speaker.as_str())
@@ -51,8 +55,9 @@ mod tests {
     #[test]
     fn a_segment_belongs_to_whoever_speaks_most_of_it() {
         let turns = [turn(0.0, 4.0, "A"), turn(4.0, 6.0, "B"), turn(6.0, 7.5, "A"), turn(20.0, 30.0, "B")];
-        let found = speakers(&turns, &[(0.5, 3.0), (3.5, 6.0), (4.0, 9.0), (3.0, 8.0), (12.0, 19.0), (40.0, 41.0)]);
-        assert_eq!(found.iter().map(|speaker| speaker.as_deref().unwrap()).collect::<String>(), "ABBABB");
+        let segments = [(0.5, 3.0), (3.5, 6.0), (4.0, 9.0), (3.0, 8.0), (2.0, 6.0), (12.0, 19.0), (40.0, 41.0)];
+        let found = speakers(&turns, &segments);
+        assert_eq!(found.iter().map(|speaker| speaker.as_deref().unwrap()).collect::<String>(), "ABBAABB");
     }
 
     #[test]

@@ -35,7 +35,9 @@ impl Summariser<'_> {
         loop {
             // Our count is an estimate. An engine that counts more than we do says so, and gets smaller parts.
             match self.within(text, budget).await {
-                Err(error) if error.is_too_long() && budget / 2 >= LEAST_TOKENS => budget /= 2,
+                Err(error) if error.is_too_long() && budget / 2 >= LEAST_TOKENS => {
+                    budget = (budget.min(self.engine.count_tokens(text)) / 2).max(LEAST_TOKENS);
+                }
                 result => return result,
             }
         }

@@ -1,0 +1,197 @@
+//! The built binary on a private broker, in front of a real HTTP server: tasks in, events out.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say so at once")]
+
+use std::time::Duration;
+
+use jm_testkit::{
+    HttpRequest, HttpResponse, OpenAiServer, RabbitNode, Received, Vhost, WorkerProcess, WorkerProcessBuilder,
+};
+use serde_json::{Value, json};
+
+const LIMIT: Duration = Duration::from_secs(30);
+const QUEUE: &str = "jm.llm";
+const DEAD: &str = "jm.llm.dead";
+const EVENTS: &str = "jm.coreRecordEvent";
+
+struct Bench {
+    vhost: Vhost,
+    server: OpenAiServer,
+}
+
+impl Bench {
+    async fn new() -> Self {
+        let node = RabbitNode::shared().await.unwrap();
+        Self { vhost: node.vhost().await.unwrap(), server: OpenAiServer::start().await.unwrap() }
+    }
+
+    fn worker(&self) -> WorkerProcessBuilder {
+        WorkerProcess::builder(env!("CARGO_BIN_EXE_llm-worker"))
+            .vhost(&self.vhost)
+            .env("JM_ENGINE__BASE_URL", self.server.base_url())
+            .env("JM_ENGINE__MODEL", "test-chat")
+            .env("JM_CONSUMER__RETRY_BASE_DELAY", "10ms")
+    }
+
+    async fn event_of(&self, kind: &str, task: Value) -> Received {
+        self.vhost.send(QUEUE, kind, kind, None, &task).await.unwrap();
+        let [event] = &self.vhost.receive(EVENTS, 1, LIMIT).await.unwrap()[..] else { panic!("one event") };
+        assert_eq!(event.kind, "llm.completed");
+        event.clone()
+    }
+}
+
+async fn ready(builder: WorkerProcessBuilder) -> WorkerProcess {
+    let worker = builder.start().await.unwrap();
+    worker.wait_ready(LIMIT).await.unwrap();
+    worker
+}
+
+/// What a request says in a role.
+fn said(request: &HttpRequest, role: &str) -> String {
+    let body = request.json();
+    let messages = body["messages"].as_array().unwrap().iter().filter(|message| message["role"] == role);
+    messages.filter_map(|message| message["content"].as_str()).collect()
+}
+
+fn completion(text: &str) -> HttpResponse {
+    let choice = json!({ "index": 0, "finish_reason": "stop", "message": { "role": "assistant", "content": text } });
+    HttpResponse::json(
+        200,
+        json!({ "id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice] }),
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn chat_summary_and_title_are_answered_and_the_worker_drains() {
+    let bench = Bench::new().await;
+    let worker = ready(bench.worker()).await;
+    let messages =
+        json!([{ "role": "system", "content": "Be short." }, { "role": "user", "content": "What is AMQP?" }]);
+    let event = bench.event_of("llm.chat", json!({ "messages": messages, "temperature": 0.5, "max_tokens": 50 })).await;
+    assert_eq!((&event.body["task"], &event.body["model"]), (&json!("chat"), &json!("test-chat")));
+    assert!(event.body["text"].as_str().unwrap().contains("What is AMQP?"), "{event:?}");
+    let request = bench.server.http().requests().remove(0).json();
+    assert_eq!(
+        (&request["messages"], &request["temperature"], &request["max_tokens"]),
+        (&messages, &json!(0.5), &json!(50))
+    );
+
+    let text = "We met on Monday and moved the release to Thursday. Ada tells the customers.";
+    let event = bench.event_of("llm.summarize", json!({ "record_id": "r-1", "revision": 2, "text": text })).await;
+    assert_eq!(
+        (&event.body["task"], &event.body["record_id"], &event.body["revision"]),
+        (&json!("summarize"), &json!("r-1"), &json!(2))
+    );
+    assert_eq!((&event.body["language"], event.correlation_id.as_deref()), (&json!("en"), Some("r-1")));
+    assert!(event.body["prompt_tokens"].as_u64().unwrap() > 0);
+
+    bench
+        .server
+        .http()
+        .on("POST", "/v1/chat/completions", |_| completion("<think>A title, hm.</think>\n\"Monday meeting\"\n"));
+    let event = bench.event_of("llm.title", json!({ "text": text })).await;
+    assert_eq!((&event.body["task"], &event.body["text"]), (&json!("title"), &json!("Monday meeting")));
+
+    let acked = [("queue", QUEUE), ("outcome", "ack")];
+    worker.wait_for_metric("jm_mq_deliveries_total", &acked, 3.0, LIMIT).await.unwrap();
+    worker.terminate().unwrap();
+    assert_eq!(worker.wait(LIMIT).await.unwrap().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_summary_is_asked_for_in_the_notes_language() {
+    let bench = Bench::new().await;
+    let _worker = ready(bench.worker()).await;
+    let chinese = "周一我们开会讨论了发布计划，决定改到周四，由李雷负责通知客户，韩梅梅准备演示。";
+    for (text, asked_for, tag, words) in [
+        (chinese, None, "zh", "请用简体中文"),
+        (
+            "Am Montag haben wir uns getroffen und die Veröffentlichung auf Donnerstag verschoben.",
+            None,
+            "de",
+            "Write in German",
+        ),
+        ("The note is English, its summary shall be French.", Some("fr"), "fr", "Write in French"),
+    ] {
+        let event = bench.event_of("llm.summarize", json!({ "text": text, "language": asked_for })).await;
+        assert_eq!(event.body["language"], json!(tag));
+        let request = bench.server.http().requests().pop().unwrap();
+        assert!(said(&request, "system").contains(words), "{}", said(&request, "system"));
+        assert_eq!(said(&request, "user"), text);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_longer_than_the_model_reads_is_summarised_in_parts_none_of_them_too_long() {
+    let bench = Bench::new().await;
+    let _worker =
+        ready(bench.worker().env("JM_ENGINE__CONTEXT_TOKENS", "1000").env("JM_ENGINE__MAX_OUTPUT_TOKENS", "200")).await;
+    let sentence = |n: usize| format!("Sentence number {n} tells of the meeting and of what was decided there.");
+    let sentences: Vec<String> = (0..400).map(sentence).collect();
+    let event = bench.event_of("llm.summarize", json!({ "text": sentences.join(" ") })).await;
+    let requests = bench.server.http().requests();
+    assert!(requests.len() > 10, "{}", requests.len());
+    for request in &requests {
+        // Four characters are about a token in English, and there are 800 for prompt and text.
+        let read = said(request, "system").len() + said(request, "user").len();
+        assert!(read < 800 * 4, "{read}");
+    }
+    for sentence in sentences {
+        let times = requests.iter().filter(|request| said(request, "user").contains(&sentence)).count();
+        assert!(times >= 1, "lost or cut in the middle: {sentence}");
+    }
+    let last = said(requests.last().unwrap(), "user");
+    assert!(
+        last.starts_with("summary of ") && event.body["text"].as_str().unwrap().starts_with("summary of "),
+        "{last}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_counts_more_tokens_than_we_do_gets_smaller_parts() {
+    let bench = Bench::new().await;
+    bench.server.http().on("POST", "/v1/chat/completions", |request| {
+        if said(request, "user").len() > 1000 {
+            let error =
+                json!({ "message": "too long", "type": "invalid_request_error", "code": "context_length_exceeded" });
+            return HttpResponse::json(400, json!({ "error": error }));
+        }
+        completion("part")
+    });
+    let _worker = ready(bench.worker()).await;
+    let text = "A short sentence about the release. ".repeat(60);
+    let event = bench.event_of("llm.summarize", json!({ "text": text })).await;
+    assert_eq!(event.body["text"], json!("part"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_never_be_answered_is_dead_lettered_with_its_reason() {
+    let bench = Bench::new().await;
+    let worker = ready(bench.worker()).await;
+    for (id, kind, task, reason) in [
+        ("empty", "llm.summarize", json!({ "text": " \n" }), "text: empty"),
+        ("nobody", "llm.chat", json!({ "messages": [] }), "messages: 0; there have to be 1 to 1000"),
+        (
+            "role",
+            "llm.chat",
+            json!({ "messages": [{ "role": "canary", "content": "x" }] }),
+            "messages[0].role: unknown variant",
+        ),
+        ("missing", "llm.title", json!({ "record_id": "r" }), "missing field `text`"),
+    ] {
+        bench.vhost.send(QUEUE, kind, id, None, &task).await.unwrap();
+        let [dead] = &bench.vhost.receive(DEAD, 1, LIMIT).await.unwrap()[..] else { panic!("one dead letter") };
+        assert!(dead.header("x-exception-message").unwrap().contains(reason), "{dead:?}");
+        assert_eq!((dead.id.as_deref(), &dead.body), (Some(id), &task));
+    }
+    assert!(!worker.stdout().contains("canary"));
+    assert_eq!(bench.server.http().requests().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_an_engine_the_start_ends_with_78_and_says_what_to_set() {
+    let output = WorkerProcess::builder(env!("CARGO_BIN_EXE_llm-worker")).output(LIMIT).await.unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.starts_with("llm-worker: engine.base_url"), "{error}");
+}
