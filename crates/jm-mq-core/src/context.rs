@@ -68,6 +68,13 @@ impl Context {
         self.with_properties(properties)
     }
 
+    /// The same, given out by the broker once more; for tests.
+    #[must_use]
+    pub fn with_redelivered(mut self, redelivered: bool) -> Self {
+        Arc::make_mut(&mut self.envelope).redelivered = redelivered;
+        self
+    }
+
     /// The same at another attempt; for tests.
     #[must_use]
     pub fn with_attempt(mut self, attempt: u32) -> Self {

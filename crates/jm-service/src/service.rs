@@ -61,7 +61,11 @@ impl<S> Service<S> {
 
     /// Repeats `attempt` until it succeeds: for what the worker needs before it can consume and what may be away for
     /// a while, such as a database. Meanwhile the process is alive, and not ready.
-    pub async fn wait_for<T, E: Into<StartError>>(&self, what: &str, mut attempt: impl AsyncFnMut() -> Result<T, E>) -> T {
+    pub async fn wait_for<T, E: Into<StartError>>(
+        &self,
+        what: &str,
+        mut attempt: impl AsyncFnMut() -> Result<T, E>,
+    ) -> T {
         let mut wait = Duration::from_millis(100);
         let mut reported = String::new();
         loop {

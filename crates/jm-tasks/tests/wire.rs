@@ -1,5 +1,7 @@
 //! What producers in other languages rely on: the committed schemas and examples are those of the types.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say so at once")]
+
 use std::{collections::BTreeSet, fs, path::Path};
 
 use jm_tasks::{CATALOG, MessageType};

@@ -6,8 +6,10 @@ use jm_engines::{Call, EmbeddingEngine};
 use jm_mq_core::{Answers, Context, Handler, HandlerError};
 use jm_tasks::{Embed, Embedded, answer};
 
-/// Texts in one task: their vectors have to fit into one message.
+/// Texts in one task: as many as OpenAI's server takes in one call.
 const MAX_TEXTS: usize = 2048;
+/// The largest answer: RabbitMQ 4 takes messages of up to 16 MiB.
+const MAX_EVENT_BYTES: usize = 16 * 1024 * 1024;
 
 /// Turns texts into vectors. A text that cannot be embedded fails its task, permanently and by name: an answer with a
 /// vector missing would look complete.
@@ -30,6 +32,15 @@ impl Handler<Embed> for Embedder {
             vectors: embeddings.vectors,
             model: embeddings.model,
         };
-        answer(context, event.record_id.as_ref(), &event)
+        let answers = answer(context, event.record_id.as_ref(), &event)?;
+        let bytes = answers.messages().iter().map(|outgoing| outgoing.message().body().len()).max().unwrap_or_default();
+        if bytes > MAX_EVENT_BYTES {
+            let count = event.vectors.len();
+            let text = format!(
+                "texts: the vectors of {count} make {bytes} bytes, more than the {MAX_EVENT_BYTES} of a message"
+            );
+            return Err(HandlerError::permanent(text));
+        }
+        Ok(answers)
     }
 }

@@ -1,4 +1,5 @@
 //! The built binary on a private broker, in front of a real HTTP server: tasks in, events out.
+
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say so at once")]
 
 use std::{

@@ -1,4 +1,5 @@
 //! The built binaries on a private broker: the worker alone, and all five of them together.
+
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say so at once")]
 
 use std::{path::Path, time::Duration};

@@ -14,6 +14,7 @@ on_both!(
     a_repeated_event_writes_nothing_and_starts_nothing,
     an_event_that_changes_nothing_leaves_no_row_behind,
     a_delivery_that_comes_again_starts_the_same_tasks_with_the_same_ids,
+    a_delivery_that_the_broker_gives_out_again_starts_what_a_crash_may_have_lost,
     a_task_of_long_ago_is_started_again,
     late_results_of_a_deleted_record_are_dropped,
     a_greater_revision_restores_a_deleted_record,
@@ -109,6 +110,20 @@ async fn a_delivery_that_comes_again_starts_the_same_tasks_with_the_same_ids(dat
     worker.takes(&summarized("r", 7)).await;
     let left = tasks(&worker.tries(&event, &cx().with_attempt(2)).await.unwrap());
     assert_eq!(left, lost[..1]);
+}
+
+async fn a_delivery_that_the_broker_gives_out_again_starts_what_a_crash_may_have_lost(database: Database) {
+    let worker = database.worker().await;
+    let event = created("r", 1, audio_content());
+    let ids = async |context: Context| -> Vec<String> {
+        let answers = worker.tries(&event, &context).await.unwrap();
+        let ids = answers.messages().iter().map(|outgoing| outgoing.message().properties().message_id().clone());
+        ids.map(|id| id.unwrap().to_string()).collect()
+    };
+    let first = ids(cx()).await;
+    assert_eq!(first, [follow_up_id(&id("r"), Stage::Diarization, 1).to_string()]);
+    assert!(ids(cx()).await.is_empty(), "another copy of the event");
+    assert_eq!(ids(cx().with_redelivered(true)).await, first, "committed, and perhaps never published");
 }
 
 async fn a_task_of_long_ago_is_started_again(database: Database) {

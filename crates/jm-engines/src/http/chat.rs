@@ -1,0 +1,166 @@
+//! Conversations: `/chat/completions`.
+
+use async_openai::types::chat::{
+    ChatCompletionRequestAssistantMessage, ChatCompletionRequestMessage, ChatCompletionRequestSystemMessage,
+    ChatCompletionRequestUserMessage, CreateChatCompletionRequest,
+};
+use jm_mq_core::OptionsError;
+use jm_tasks::{ChatMessage, Role};
+use serde::Deserialize;
+
+use super::{client::Client, tokens};
+use crate::{
+    call::Call,
+    engine::{ChatEngine, ChatRequest, Completion, EngineFuture},
+    error::EngineError,
+    options::EngineOptions,
+};
+
+const PATH: &str = "chat/completions";
+
+/// A chat model behind the `OpenAI` API.
+///
+/// What reasoning models think aloud (`<think>…</think>` before the answer) is left out of the text. A text that is too
+/// long for the model is a permanent error with [`EngineError::is_too_long`].
+pub struct HttpChat {
+    client: Client,
+    model: String,
+    context_tokens: usize,
+    max_output_tokens: usize,
+}
+
+impl HttpChat {
+    /// Nothing is sent yet.
+    ///
+    /// # Errors
+    ///
+    /// An option that is out of range.
+    pub fn new(options: &EngineOptions) -> Result<Self, OptionsError> {
+        Ok(Self {
+            client: Client::new(options)?,
+            model: options.model.clone(),
+            context_tokens: options.context_tokens,
+            max_output_tokens: options.max_output_tokens,
+        })
+    }
+
+    fn request(&self, request: &ChatRequest) -> CreateChatCompletionRequest {
+        let most = u32::try_from(self.max_output_tokens).unwrap_or(u32::MAX);
+        #[expect(deprecated, reason = "`max_tokens` is the one that vLLM, Ollama, LocalAI and OpenAI all understand")]
+        CreateChatCompletionRequest {
+            model: self.model.clone(),
+            messages: request.messages.iter().map(message).collect(),
+            max_tokens: Some(request.max_tokens.unwrap_or(most).clamp(1, most)),
+            temperature: request.temperature,
+            ..CreateChatCompletionRequest::default()
+        }
+    }
+
+    async fn complete(&self, request: &ChatRequest, call: &Call) -> Result<Completion, EngineError> {
+        if request.messages.is_empty() {
+            return Err(EngineError::permanent("messages: empty"));
+        }
+        let texts: Vec<&str> = request.messages.iter().map(|message| message.content.as_str()).collect();
+        let answer: Answer = self.client.post_json(PATH, &self.request(request), &texts, call).await?;
+        let choice = answer.choices.into_iter().next();
+        let choice = choice.ok_or_else(|| self.client.unusable(PATH, "an answer without choices"))?;
+        let content = choice.message.content.unwrap_or_default();
+        let text = without_thoughts(&content);
+        if text.is_empty() {
+            return Err(self.client.unusable(PATH, "an answer without content"));
+        }
+        let usage = answer.usage.unwrap_or_default();
+        Ok(Completion {
+            text: text.to_owned(),
+            truncated: choice.finish_reason.as_deref() == Some("length"),
+            model: answer.model.filter(|model| !model.is_empty()).unwrap_or_else(|| self.model.clone()),
+            prompt_tokens: usage.prompt_tokens,
+            completion_tokens: usage.completion_tokens,
+        })
+    }
+}
+
+impl ChatEngine for HttpChat {
+    fn complete<'a>(&'a self, request: &'a ChatRequest, call: &'a Call) -> EngineFuture<'a, Completion> {
+        Box::pin(self.complete(request, call))
+    }
+
+    fn context_tokens(&self) -> usize {
+        self.context_tokens
+    }
+
+    fn max_output_tokens(&self) -> usize {
+        self.max_output_tokens
+    }
+
+    fn count_tokens(&self, text: &str) -> usize {
+        tokens::estimate(text)
+    }
+}
+
+fn message(message: &ChatMessage) -> ChatCompletionRequestMessage {
+    let content = message.content.as_str();
+    match message.role {
+        Role::System => ChatCompletionRequestSystemMessage::from(content).into(),
+        Role::User => ChatCompletionRequestUserMessage::from(content).into(),
+        Role::Assistant => ChatCompletionRequestAssistantMessage::from(content).into(),
+    }
+}
+
+/// An answer's text without what the model thought before it; nothing if the thinking never ended.
+fn without_thoughts(content: &str) -> &str {
+    let mut text = content.trim();
+    while let Some(thoughts) = text.strip_prefix("<think>") {
+        text = thoughts.split_once("</think>").map_or("", |(_, answer)| answer.trim());
+    }
+    text
+}
+
+#[derive(Deserialize)]
+struct Answer {
+    #[serde(default)]
+    choices: Vec<Choice>,
+    #[serde(default)]
+    model: Option<String>,
+    #[serde(default)]
+    usage: Option<Usage>,
+}
+
+#[derive(Deserialize)]
+struct Choice {
+    message: Content,
+    #[serde(default)]
+    finish_reason: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Content {
+    #[serde(default)]
+    content: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Usage {
+    prompt_tokens: Option<u64>,
+    completion_tokens: Option<u64>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn thoughts_before_the_answer_are_left_out_and_others_stay() {
+        for (content, text) in [
+            ("<think>a</think>\n\nb", "b"),
+            ("\n<think>\n</think><think>c</think>b", "b"),
+            ("b <think>a</think>", "b <think>a</think>"),
+            ("<think>for ever", ""),
+            ("  b\n", "b"),
+            ("", ""),
+        ] {
+            assert_eq!(without_thoughts(content), text);
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! An `engine` block of a configuration: which engine, where, and its limits.
+
+use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
+
+use jiff::fmt::serde::unsigned_duration::friendly::compact::required as duration;
+use jm_mq_core::OptionsError;
+use secrecy::SecretString;
+use serde::Deserialize;
+
+use crate::{
+    engine::{ChatEngine, DiarizationEngine, EmbeddingEngine, TranscriptionEngine},
+    http::{HttpChat, HttpDiarization, HttpEmbedding, HttpTranscription, base_url},
+};
+
+/// Which engine does the work, and its limits. Each kind of engine reads what concerns it.
+///
+/// ```
+/// let options: jm_engines::EngineOptions = serde_json::from_str(
+///     r#"{ "base_url": "http://127.0.0.1:11434", "model": "qwen3:8b", "api_key": "sk-1", "timeout": "5m" }"#,
+/// ).unwrap();
+/// assert!(options.chat().is_ok());
+/// assert!(!format!("{options:?}").contains("sk-1"));
+/// ```
+#[derive(Clone, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EngineOptions {
+    /// What kind of engine. Default [`EngineKind::Http`].
+    pub kind: EngineKind,
+    /// Where the OpenAI API is, as that API's own libraries take it: `https://api.openai.com/v1`. Without a path, `/v1`
+    /// is added. Needed for `http`; there is no default, so that nothing is sent to a cloud by accident.
+    pub base_url: String,
+    /// Sent as a bearer token. Default: none, as local servers have it; empty means none.
+    pub api_key: Option<SecretString>,
+    /// The model's name, as the server knows it. Needed.
+    pub model: String,
+    /// The limit for one request, from dialling to the answer's last byte. Default 2 min.
+    #[serde(with = "duration")]
+    pub timeout: Duration,
+    /// The longest answer in bytes. Default 16 MiB: a thousand vectors of 1024 numbers.
+    pub max_response_bytes: usize,
+    /// The largest file sent, in bytes. Default 25 MB, `OpenAI`'s limit: 13 min of speech.
+    pub max_upload_bytes: usize,
+    /// How many tokens the chat model reads and writes in one call. Default 8192.
+    pub context_tokens: usize,
+    /// The most tokens it may write in one call. Default 1024: a page and a half.
+    pub max_output_tokens: usize,
+    /// How many texts are embedded in one request. Default 32.
+    pub batch_size: usize,
+    /// Put before texts that are to be found, for models that want it (`passage: `). Default: nothing.
+    pub passage_prefix: String,
+    /// Put before texts to find with (`query: `). Default: nothing.
+    pub query_prefix: String,
+    /// The longest recording transcribed in one request. Default 10 min: a request then takes seconds, and a failed one
+    /// costs little.
+    #[serde(with = "duration")]
+    pub max_piece: Duration,
+}
+
+/// Where an engine runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EngineKind {
+    /// Behind the `OpenAI` API, wherever that is.
+    #[default]
+    Http,
+    /// In this process.
+    Embedded,
+}
+
+impl Default for EngineOptions {
+    fn default() -> Self {
+        Self {
+            kind: EngineKind::Http,
+            base_url: String::new(),
+            api_key: None,
+            model: String::new(),
+            timeout: Duration::from_mins(2),
+            max_response_bytes: 16 * 1024 * 1024,
+            max_upload_bytes: 25_000_000,
+            context_tokens: 8192,
+            max_output_tokens: 1024,
+            batch_size: 32,
+            passage_prefix: String::new(),
+            query_prefix: String::new(),
+            max_piece: Duration::from_mins(10),
+        }
+    }
+}
+
+/// Longer names are a typing error.
+const MAX_NAME_BYTES: usize = 255;
+/// Longer prefixes would crowd out the text.
+const MAX_PREFIX_BYTES: usize = 1000;
+/// The longest duration any option may have: what is longer is a typing error.
+const MAX_DURATION: Duration = Duration::from_hours(24);
+/// `OpenAI`'s limit for one request's inputs.
+const MAX_BATCH: usize = 2048;
+/// No model known reads more.
+const MAX_TOKENS: usize = 16_000_000;
+/// Answers and uploads are held in memory.
+const MAX_BYTES: usize = 1024 * 1024 * 1024;
+/// Two seconds of speech: less cannot be transcribed in any useful way.
+const MIN_UPLOAD_BYTES: usize = 64 * 1024;
+
+impl EngineOptions {
+    /// Checks every option against its range.
+    ///
+    /// # Errors
+    ///
+    /// The first option that is out of range, with its value and what is allowed.
+    pub fn validate(&self) -> Result<(), OptionsError> {
+        if self.kind == EngineKind::Embedded {
+            return Err(refused("kind", "embedded", "`http`: this build has no embedded engines"));
+        }
+        base_url::parse(&self.base_url)?;
+        let name = format_args!("of {} bytes", self.model.len());
+        check((1..=MAX_NAME_BYTES).contains(&self.model.len()), "model", name, "1 to 255 bytes")?;
+        for (option, value, least) in [
+            ("timeout", self.timeout, Duration::from_millis(1)),
+            // Below that, speech is cut to pieces that mean nothing.
+            ("max_piece", self.max_piece, Duration::from_secs(1)),
+        ] {
+            let allowed = format!("{least:?} to {MAX_DURATION:?}");
+            check((least..=MAX_DURATION).contains(&value), option, format_args!("{value:?}"), allowed)?;
+        }
+        check_range("max_response_bytes", self.max_response_bytes, 1..=MAX_BYTES)?;
+        check_range("max_upload_bytes", self.max_upload_bytes, MIN_UPLOAD_BYTES..=MAX_BYTES)?;
+        check_range("context_tokens", self.context_tokens, 1..=MAX_TOKENS)?;
+        check_range("max_output_tokens", self.max_output_tokens, 1..=self.context_tokens)?;
+        check_range("batch_size", self.batch_size, 1..=MAX_BATCH)?;
+        check_range("passage_prefix", self.passage_prefix.len(), 0..=MAX_PREFIX_BYTES)?;
+        check_range("query_prefix", self.query_prefix.len(), 0..=MAX_PREFIX_BYTES)
+    }
+
+    /// The chat engine that is configured.
+    ///
+    /// # Errors
+    ///
+    /// An option that is out of range.
+    pub fn chat(&self) -> Result<Arc<dyn ChatEngine>, OptionsError> {
+        Ok(Arc::new(HttpChat::new(self)?))
+    }
+
+    /// The transcription engine that is configured.
+    ///
+    /// # Errors
+    ///
+    /// An option that is out of range.
+    pub fn transcription(&self) -> Result<Arc<dyn TranscriptionEngine>, OptionsError> {
+        Ok(Arc::new(HttpTranscription::new(self)?))
+    }
+
+    /// The diarization engine that is configured.
+    ///
+    /// # Errors
+    ///
+    /// An option that is out of range.
+    pub fn diarization(&self) -> Result<Arc<dyn DiarizationEngine>, OptionsError> {
+        Ok(Arc::new(HttpDiarization::new(self)?))
+    }
+
+    /// The embedding engine that is configured.
+    ///
+    /// # Errors
+    ///
+    /// An option that is out of range.
+    pub fn embedding(&self) -> Result<Arc<dyn EmbeddingEngine>, OptionsError> {
+        Ok(Arc::new(HttpEmbedding::new(self)?))
+    }
+}
+
+/// Without the key, and without what an address may hide in its user or query.
+impl fmt::Debug for EngineOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineOptions")
+            .field("kind", &self.kind)
+            .field("base_url", &base_url::shown(&self.base_url))
+            .field("api_key", &self.api_key.as_ref().map(|_| "(not shown)"))
+            .field("model", &self.model)
+            .field("timeout", &self.timeout)
+            .field("max_response_bytes", &self.max_response_bytes)
+            .field("max_upload_bytes", &self.max_upload_bytes)
+            .field("context_tokens", &self.context_tokens)
+            .field("max_output_tokens", &self.max_output_tokens)
+            .field("batch_size", &self.batch_size)
+            .field("passage_prefix", &self.passage_prefix)
+            .field("query_prefix", &self.query_prefix)
+            .field("max_piece", &self.max_piece)
+            .finish()
+    }
+}
+
+pub(crate) fn refused(option: &'static str, value: impl fmt::Display, allowed: impl Into<String>) -> OptionsError {
+    OptionsError { option: option.into(), value: value.to_string(), allowed: allowed.into().into() }
+}
+
+pub(crate) fn check(
+    right: bool,
+    option: &'static str,
+    value: impl fmt::Display,
+    allowed: impl Into<String>,
+) -> Result<(), OptionsError> {
+    if right { Ok(()) } else { Err(refused(option, value, allowed)) }
+}
+
+pub(crate) fn check_range(
+    option: &'static str,
+    value: usize,
+    allowed: RangeInclusive<usize>,
+) -> Result<(), OptionsError> {
+    check(allowed.contains(&value), option, value, format!("{} to {}", allowed.start(), allowed.end()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Change = fn(&mut EngineOptions);
+
+    fn right() -> EngineOptions {
+        EngineOptions { base_url: "http://127.0.0.1:1".into(), model: "m".into(), ..EngineOptions::default() }
+    }
+
+    fn rejected(change: impl FnOnce(&mut EngineOptions)) -> String {
+        let mut options = right();
+        change(&mut options);
+        options.validate().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_option_out_of_range_is_an_error_that_names_option_value_and_range() {
+        right().validate().unwrap();
+        assert_eq!(rejected(|o| o.batch_size = 0), "option `batch_size` is 0; allowed: 1 to 2048");
+        assert_eq!(
+            rejected(|o| o.kind = EngineKind::Embedded),
+            "option `kind` is embedded; allowed: `http`: this build has no embedded engines"
+        );
+        let named: [(&str, Change); 12] = [
+            ("base_url", |o| o.base_url.clear()),
+            ("model", |o| o.model.clear()),
+            ("timeout", |o| o.timeout = Duration::ZERO),
+            ("timeout", |o| o.timeout = Duration::from_hours(25)),
+            ("max_piece", |o| o.max_piece = Duration::from_millis(999)),
+            ("max_response_bytes", |o| o.max_response_bytes = 0),
+            ("max_upload_bytes", |o| o.max_upload_bytes = 1000),
+            ("context_tokens", |o| o.context_tokens = 0),
+            ("max_output_tokens", |o| o.max_output_tokens = 0),
+            ("max_output_tokens", |o| o.max_output_tokens = 8193),
+            ("passage_prefix", |o| o.passage_prefix = "p".repeat(1001)),
+            ("query_prefix", |o| o.query_prefix = "q".repeat(1001)),
+        ];
+        for (option, change) in named {
+            let error = rejected(change);
+            assert!(error.starts_with(&format!("option `{option}` is ")), "{error}");
+        }
+    }
+
+    #[test]
+    fn options_are_read_with_durations_in_words_and_unknown_keys_are_refused() {
+        let options: EngineOptions =
+            serde_json::from_str(r#"{"kind": "embedded", "timeout": "1m 30s", "max_piece": "5m"}"#).unwrap();
+        assert_eq!(options.kind, EngineKind::Embedded);
+        assert_eq!((options.timeout, options.max_piece), (Duration::from_secs(90), Duration::from_mins(5)));
+        let error = serde_json::from_str::<EngineOptions>(r#"{"modle": "m"}"#).unwrap_err();
+        assert!(error.to_string().contains("unknown field `modle`"), "{error}");
+    }
+
+    #[test]
+    fn no_secret_shows_in_debug_or_in_an_error() {
+        let mut options = right();
+        options.api_key = Some("sk-canary\n".into());
+        options.base_url = "http://canary:canary@host/v1?key=canary".into();
+        assert!(!format!("{options:?}").contains("canary"), "{options:?}");
+        let error = options.validate().unwrap_err();
+        assert!(!error.to_string().contains("canary"), "{error}");
+        options.base_url = right().base_url;
+        let error = options.chat().err().unwrap();
+        assert_eq!(error.option, "api_key");
+        assert!(!format!("{error} {error:?}").contains("canary"), "{error}");
+    }
+}

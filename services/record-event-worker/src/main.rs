@@ -1,0 +1,46 @@
+//! Record events: kept in a database, and answered with the tasks that follow from them.
+
+use std::process::ExitCode;
+
+use jm_service::{Sections, Service, Settings, Worker};
+use jm_tasks::queue;
+use record_event_worker::{DatabaseOptions, PipelineOptions, RecordEvents, Store, metrics};
+
+const WORKER: Worker = Worker {
+    name: "record-event-worker",
+    about: "Keeps records and what is found out about them, and starts the work on them",
+    version: env!("CARGO_PKG_VERSION"),
+    queue: queue::RECORD_EVENTS,
+    answers_to: &[queue::SD, queue::ASR, queue::EMBED, queue::LLM],
+    defaults: include_str!("../../../config/record-event-worker.yaml"),
+};
+
+struct RecordSettings {
+    database: DatabaseOptions,
+    pipeline: PipelineOptions,
+}
+
+impl Settings for RecordSettings {
+    fn read(sections: &mut Sections) -> Self {
+        Self {
+            database: sections.read("database", DatabaseOptions::validate),
+            pipeline: sections.read("pipeline", PipelineOptions::validate),
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    jm_service::run(&WORKER, async |service: &Service<RecordSettings>| {
+        metrics::describe();
+        let RecordSettings { database, pipeline } = service.settings();
+        // A database that is away comes back; what only a person can mend ends the start.
+        let opening = async || match Store::open(database).await {
+            Err(error) if error.is_permanent() => Ok(Err(error)),
+            opened => opened.map(Ok),
+        };
+        let store = service.wait_for("the database", opening).await?;
+        Ok(RecordEvents::new(store, pipeline.clone()).router())
+    })
+    .await
+}
