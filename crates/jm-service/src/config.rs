@@ -85,8 +85,27 @@ fn layers(
         }
         Err(problem) => problems.push(problem),
     }
+    problems.extend(layers.iter().flat_map(secrets_in_file));
     layers.extend(environment::layers(environment, problems));
     layers
+}
+
+/// Keys that are taken from the environment and from mounted files only: a configuration file is a config map, or in a
+/// repository. (The broker's password may be in one: the specification's example has it there.)
+const NOT_IN_FILES: [&[&str]; 3] =
+    [&["engine", "api_key"], &["audio", "s3", "secret_access_key"], &["audio", "s3", "session_token"]];
+
+fn secrets_in_file(layer: &Layer) -> Vec<Problem> {
+    let written = NOT_IN_FILES.iter().filter(|path| {
+        let path: Vec<String> = path.iter().map(ToString::to_string).collect();
+        layer.find(&path).is_some()
+    });
+    let problem = |path: &&[&str]| {
+        let variable = path.join("__").to_uppercase();
+        let text = format!("not in a configuration file; set JM_{variable}, or JM_{variable}_FILE to a file with it");
+        Problem { key: path.join("."), value: None, source: Some(layer.source.clone()), text }
+    };
+    written.map(problem).collect()
 }
 
 /// The folder that was asked for has to exist; the usual one is used if it does.

@@ -111,8 +111,8 @@ mod tests {
     fn pieces_are_moved_to_their_place_and_joined_as_their_language_is_written() {
         let mut whole = Transcription::default();
         append(&mut whole, piece("Hello."), Duration::ZERO);
-        append(&mut whole, piece("Again."), Duration::from_secs(600));
-        append(&mut whole, piece("你好。"), Duration::from_secs(1200));
+        append(&mut whole, piece("Again."), Duration::from_mins(10));
+        append(&mut whole, piece("你好。"), Duration::from_mins(20));
         assert_eq!(whole.text, "Hello. Again.你好。");
         let times: Vec<(f64, f64)> = whole.segments.iter().map(|segment| (segment.start, segment.end)).collect();
         assert_eq!(times, [(0.0, 1.5), (600.0, 601.5), (1200.0, 1201.5)]);

@@ -63,10 +63,9 @@ async fn ready(builder: WorkerProcessBuilder) -> WorkerProcess {
 /// A tone of that many seconds, with a pause of half a second before each tenth one.
 fn recording(seconds: u32) -> Vec<u8> {
     let sample = |n: u32| {
-        let second = f64::from(n) / 16_000.0;
-        let pause = second % 10.0 > 9.5;
-        let tone = (second * 440.0 * std::f64::consts::TAU).sin() * 8000.0;
-        if pause { 0 } else { tone as i16 }
+        let pause = n % 160_000 > 152_000;
+        let tone: i16 = if (n / 18).is_multiple_of(2) { 5000 } else { -5000 };
+        if pause { 0 } else { tone }
     };
     Audio::from_samples((0..seconds * 16_000).map(sample).collect::<Vec<i16>>()).to_wav().to_vec()
 }

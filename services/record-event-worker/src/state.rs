@@ -140,7 +140,10 @@ impl RecordState {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{
+        Outcome::{Applied, Deleted, Late, Repeated},
+        *,
+    };
     use proptest::prelude::*;
 
     fn content(revision: u64) -> Change {
@@ -173,7 +176,7 @@ mod tests {
     #[test]
     fn the_newest_content_wins_and_the_outcome_says_why_another_did_not() {
         let (state, outcomes) = after(&[content(2), content(2), content(1), content(3)]);
-        assert_eq!(outcomes, [Outcome::Applied, Outcome::Repeated, Outcome::Late, Outcome::Applied]);
+        assert_eq!(outcomes, [Applied, Repeated, Late, Applied]);
         assert_eq!((state.revision, state.content.unwrap().text.unwrap().as_str()), (3, "text 3"));
     }
 
@@ -189,7 +192,6 @@ mod tests {
             deletion(Some(3)),
             deletion(Some(2)),
         ]);
-        use Outcome::{Applied, Deleted, Late, Repeated};
         assert_eq!(outcomes, [Applied, Applied, Applied, Applied, Deleted, Deleted, Repeated, Late]);
         assert_eq!((state.revision, state.deleted_revision, state.content.is_some()), (4, 3, true));
         assert_eq!(state.results.keys().copied().collect::<Vec<_>>(), [Stage::Embedding]);
@@ -201,10 +203,10 @@ mod tests {
     #[test]
     fn a_greater_revision_restores_a_record_unless_it_was_deleted_for_good() {
         let (state, outcomes) = after(&[content(1), deletion(Some(1)), content(2)]);
-        assert_eq!(outcomes, [Outcome::Applied; 3]);
+        assert_eq!(outcomes, [Applied; 3]);
         assert!(state.content.is_some());
         let (state, outcomes) = after(&[content(1), deletion(None), content(9_223_372_036_854_775_806)]);
-        assert_eq!(outcomes[2], Outcome::Deleted);
+        assert_eq!(outcomes[2], Deleted);
         assert_eq!((state.revision, state.content), (FOR_GOOD, None));
     }
 
@@ -217,7 +219,6 @@ mod tests {
             content(1),
             content(3),
         ]);
-        use Outcome::{Applied, Late, Repeated};
         assert_eq!(outcomes, [Applied, Late, Repeated, Applied, Applied]);
         assert_eq!((state.revision, state.reached(Stage::Summary)), (3, 2));
     }
@@ -249,10 +250,10 @@ mod tests {
             let mut state = RecordState::default();
             for change in &changes {
                 let (next, outcome) = apply(state.clone(), change);
-                prop_assert_eq!(next != state, outcome == Outcome::Applied);
+                prop_assert_eq!(next != state, outcome == Applied);
                 let (again, repeated) = apply(next.clone(), change);
                 prop_assert_eq!(&again, &next);
-                prop_assert_ne!(repeated, Outcome::Applied);
+                prop_assert_ne!(repeated, Applied);
                 state = next;
             }
         }

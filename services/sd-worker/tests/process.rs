@@ -24,7 +24,7 @@ impl Bench {
     async fn new() -> Self {
         let node = RabbitNode::shared().await.unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let tone = |n: u32| ((f64::from(n) * 0.17).sin() * 8000.0) as i16;
+        let tone = |n: u32| if (n / 18).is_multiple_of(2) { 5000 } else { -5000 };
         let wav = Audio::from_samples((0..12 * 16_000).map(tone).collect::<Vec<i16>>()).to_wav();
         fs::write(folder.path().join("call.wav"), wav).unwrap();
         Self { vhost: node.vhost().await.unwrap(), server: OpenAiServer::start().await.unwrap(), folder }

@@ -217,7 +217,7 @@ async fn a_consumer_declares_where_its_answers_go_and_again_when_that_was_delete
     bench.vhost.delete_queue("w.answers").await.unwrap();
     bench.vhost.delete_exchange("w.answers").await.unwrap();
     let mut states = consumer.states();
-    bench.vhost.close_connections().await.unwrap();
+    bench.vhost.close_connections("by test").await.unwrap();
     within("not ready", states.wait_for(|state| !matches!(state, ConsumerState::Ready))).await.unwrap();
     within("ready", consumer.ready()).await;
     bench.send("w.asks", "task", "2", "{}").await;

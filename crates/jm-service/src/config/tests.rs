@@ -171,6 +171,20 @@ fn no_secret_is_in_a_mistake_or_in_the_printed_configuration() {
 }
 
 #[test]
+fn an_engines_key_does_not_belong_into_a_configuration_file() {
+    let folder =
+        folder(&[("default.yaml", "engine: { api_key: canary }\naudio: { s3: { secret_access_key: canary } }")]);
+    let found = problems(Some(folder.path()), &[]);
+    let file = folder.path().join("default.yaml").display().to_string();
+    let expected = |key: &str, variable: &str| {
+        format!("{key} ({file}): not in a configuration file; set {variable}, or {variable}_FILE to a file with it")
+    };
+    assert!(found.contains(&expected("engine.api_key", "JM_ENGINE__API_KEY")), "{found:?}");
+    assert!(found.contains(&expected("audio.s3.secret_access_key", "JM_AUDIO__S3__SECRET_ACCESS_KEY")), "{found:?}");
+    assert!(!found.join(" ").contains("canary"), "{found:?}");
+}
+
+#[test]
 fn a_source_that_cannot_be_read_is_named() {
     let folder = folder(&[("default.yaml", "a: [1"), ("test-worker.yaml", "just text")]);
     let found = problems(Some(folder.path()), &[]);

@@ -232,7 +232,7 @@ proptest! {
                 (Just(changes), Just(thrice).prop_shuffle())
             }),
     ) {
-        let options = PipelineOptions { title, diarize, ..PipelineOptions::default() };
+        let options = PipelineOptions { diarize, title, ..PipelineOptions::default() };
         let (mut ordered, mut random) = (Record::new(options.clone()), Record::new(options));
         for change in &changes {
             ordered.first(change);
