@@ -87,7 +87,7 @@ impl From<EngineError> for HandlerError {
             ErrorClass::Retryable => Self::retryable(error.text),
             ErrorClass::RetryAfter(delay) => Self::retry_after(error.text, delay),
             ErrorClass::Operator => {
-                tracing::error!(error = error.text, "the engine's configuration has to be mended");
+                tracing::error!(error = error.text, "the configuration has to be mended; trying again");
                 Self::retryable(error.text)
             }
             ErrorClass::Permanent => Self::permanent(error.text),

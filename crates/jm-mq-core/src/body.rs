@@ -4,7 +4,7 @@ use serde::de::DeserializeOwned;
 
 /// Reads a JSON body.
 ///
-/// The error names the field and the position, and never what is in the body: it goes into logs and to Sentry.
+/// The error names the field and the position, and repeats no text of the body: it goes into logs and to Sentry.
 pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
     // The path costs time, so it is looked for only when it is needed.
     serde_json::from_slice(body).map_err(|error| describe::<T>(body).unwrap_or_else(|| redacted(&error.to_string())))

@@ -61,7 +61,8 @@ While it runs, http.listen (default 0.0.0.0:9090) answers:
 SIGTERM or Ctrl-C drains: nothing new is started, running tasks may finish within consumer.drain_timeout, everything
 else goes back to the queue. A second signal ends the process at once.
 
-Exit codes: {ok} drained, {failed} cannot start, {usage} wrong command line, {config} wrong configuration.",
+Exit codes: {ok} drained, {failed} cannot start, {usage} wrong command line, {config} wrong configuration, 130 and 143 second
+signal.",
         ok = exit::OK,
         failed = exit::FAILED,
         usage = exit::USAGE,

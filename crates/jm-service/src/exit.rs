@@ -11,6 +11,8 @@ pub const USAGE: u8 = 2;
 /// The configuration cannot be used: `EX_CONFIG` of `sysexits.h`. Starting again is pointless until it is mended.
 pub const CONFIGURATION: u8 = 78;
 
+// A second signal ends the process with 128 and the signal's number, see `jm_mq_core::shutdown_signal`: 130 or 143.
+
 pub(crate) fn code(code: u8) -> ExitCode {
     ExitCode::from(code)
 }

@@ -1,4 +1,5 @@
-//! Error reports to Sentry: each failed retry and each final failure, as the specification's `ErrorToSentry` has it.
+//! Error reports to Sentry: each failed retry and each final failure, as the specification's `ErrorToSentry` has it;
+//! and the process's own errors, such as a consumer that a person has to mend.
 //!
 //! The core tells of failures by `tracing`; a layer turns these events into reports. It only puts them into the
 //! transport's bounded queue, on which a thread of Sentry's client works: a slow or dead server costs a handler
@@ -21,6 +22,10 @@ use crate::{config::SentryOptions, worker::Worker};
 
 /// How long the process waits at its end for reports to leave.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+
+/// Sentry's own client must not report on itself, and lapin prints bodies. What an engine calls the operator's fault is
+/// reported as its task's failure.
+const NOT_REPORTED: [&str; 5] = ["hyper", "jm_engines", "lapin", "reqwest", "sentry"];
 
 /// Sends reports. Cheap to clone.
 #[derive(Clone)]
@@ -60,8 +65,7 @@ impl<S: Subscriber> Layer<S> for Reports {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let target = event.metadata().target();
         let level = *event.metadata().level();
-        // Sentry's own client must not report on itself, and lapin prints bodies.
-        if level > Level::WARN || ["sentry", "lapin", "hyper", "reqwest"].iter().any(|own| target.starts_with(own)) {
+        if level > Level::WARN || NOT_REPORTED.iter().any(|silent| target.starts_with(silent)) {
             return;
         }
         let mut fields = Fields::default();

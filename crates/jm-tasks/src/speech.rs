@@ -54,6 +54,9 @@ pub struct Diarized {
     pub revision: Option<u64>,
     /// The turns in order of their beginning; turns of different speakers may overlap.
     pub turns: Vec<SpeakerTurn>,
+    /// Why there are no turns, where the recording is too long for the engine: it can still be transcribed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
     /// How many speakers were told apart.
     #[serde(default)]
     pub speakers: u32,

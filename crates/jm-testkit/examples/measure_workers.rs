@@ -59,7 +59,7 @@ async fn main() -> Result<()> {
         }
         starts.sort();
         let median = starts[STARTS / 2];
-        println!("| `{name}` | {} ms | {} MiB | {} MiB |", median.as_millis(), tenths(resident * 1024), tenths(bytes),);
+        println!("| `{name}` | {} ms | {} MiB | {} MiB |", median.as_millis(), tenths(resident * 1024), tenths(bytes));
         if median > MAX_START || resident > MAX_RESIDENT_KIB || bytes > MAX_BINARY_BYTES {
             over.push(name);
         }

@@ -12,7 +12,9 @@ use jm_tasks::{Transcribe, Transcribed, TranscriptSegment, answer};
 use crate::speakers;
 
 /// What the next piece is told of the text before it, so that a sentence goes on as it began.
-const PROMPT_CHARS: usize = 200;
+const BEFORE_CHARS: usize = 120;
+/// What it is told of the task's words. Both together are as much as engines look at.
+const WORDS_CHARS: usize = 79;
 
 /// Transcribes recordings.
 pub(crate) struct Transcriber {
@@ -48,24 +50,25 @@ impl Transcriber {
         hints: TranscriptionHints,
         call: &Call,
     ) -> Result<Transcription, EngineError> {
-        let mut whole = Transcription { language: hints.language.clone(), ..Transcription::default() };
+        let mut whole = Transcription::default();
         for (offset, piece) in audio.pieces(self.engine.max_piece()) {
             let hints = TranscriptionHints {
-                // What the first piece was found to be in, the others are in.
                 language: hints.language.clone(),
                 prompt: prompt(hints.prompt.as_deref(), &whole.text),
             };
             let transcription = self.engine.transcribe(&piece, &hints, call).await?;
             append(&mut whole, transcription, offset);
         }
+        whole.language = whole.language.or(hints.language);
         Ok(whole)
     }
 }
 
 /// The task's words, and the end of what was said before.
 fn prompt(asked_for: Option<&str>, before: &str) -> Option<String> {
-    let start = before.char_indices().rev().nth(PROMPT_CHARS - 1).map_or(0, |(start, _)| start);
-    let prompt = [asked_for.unwrap_or_default(), &before[start..]].join(" ");
+    let words: String = asked_for.unwrap_or_default().chars().take(WORDS_CHARS).collect();
+    let start = before.char_indices().rev().nth(BEFORE_CHARS - 1).map_or(0, |(start, _)| start);
+    let prompt = [&words, &before[start..]].join(" ");
     Some(prompt.trim().to_owned()).filter(|prompt| !prompt.is_empty())
 }
 
@@ -123,6 +126,6 @@ mod tests {
         assert_eq!(prompt(None, ""), None);
         assert_eq!(prompt(Some("Jotmo"), "").as_deref(), Some("Jotmo"));
         let before = "好".repeat(300);
-        assert_eq!(prompt(Some("Jotmo"), &before), Some(format!("Jotmo {}", "好".repeat(PROMPT_CHARS))));
+        assert_eq!(prompt(Some("Jotmo"), &before), Some(format!("Jotmo {}", "好".repeat(BEFORE_CHARS))));
     }
 }

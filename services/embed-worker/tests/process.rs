@@ -164,7 +164,7 @@ async fn a_wrong_key_is_the_operators_fault_retried_loud_and_never_shown() {
     let dead = &bench.vhost.receive(DEAD, 1, LIMIT).await.unwrap()[0];
     assert_eq!(dead.header("jm-error-kind"), Some("exhausted"), "{dead:?}");
     assert_eq!(bench.server.http().requests().len(), 4);
-    assert!(worker.stdout().contains("the engine's configuration has to be mended"));
+    assert!(worker.stdout().contains("the configuration has to be mended"));
     assert!(!format!("{}{}{dead:?}", worker.stdout(), worker.stderr()).contains("canary-key"));
 
     std::fs::write(&key, "right\n").unwrap();

@@ -54,7 +54,8 @@ impl Handler<Chat> for Assistant {
 
 impl Handler<Summarize> for Assistant {
     async fn handle(&self, task: Summarize, context: &Context) -> Result<Answers, HandlerError> {
-        check(&task.text)?;
+        not_empty(&task.text)?;
+        not_too_long(&task.text)?;
         let language = Language::choose(task.language.as_deref(), &task.text);
         let summariser = Summariser { engine: self.engine.as_ref(), call: Call::from(context), language: &language };
         let completion = summariser.summarise(&task.text).await?;
@@ -69,7 +70,7 @@ impl Handler<Summarize> for Assistant {
 
 impl Handler<Title> for Assistant {
     async fn handle(&self, task: Title, context: &Context) -> Result<Answers, HandlerError> {
-        check(&task.text)?;
+        not_empty(&task.text)?;
         let language = Language::choose(task.language.as_deref(), &task.text);
         let messages = vec![
             ChatMessage { role: Role::System, content: language.prompt(Asked::Title) },
@@ -90,15 +91,15 @@ impl Handler<Title> for Assistant {
     }
 }
 
-fn check(text: &str) -> Result<(), HandlerError> {
-    if text.trim().is_empty() {
-        return Err(HandlerError::permanent("text: empty"));
+fn not_empty(text: &str) -> Result<(), HandlerError> {
+    if text.trim().is_empty() { Err(HandlerError::permanent("text: empty")) } else { Ok(()) }
+}
+
+fn not_too_long(text: &str) -> Result<(), HandlerError> {
+    if text.len() <= MAX_TEXT_BYTES {
+        return Ok(());
     }
-    if text.len() > MAX_TEXT_BYTES {
-        let text = format!("text: {} bytes; at most {MAX_TEXT_BYTES} are summarised", text.len());
-        return Err(HandlerError::permanent(text));
-    }
-    Ok(())
+    Err(HandlerError::permanent(format!("text: {} bytes; at most {MAX_TEXT_BYTES} are summarised", text.len())))
 }
 
 fn completed(task: LlmTask, language: Option<Language>, completion: Completion) -> Completed {

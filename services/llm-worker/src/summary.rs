@@ -29,7 +29,7 @@ pub(crate) struct Summariser<'a> {
 }
 
 impl Summariser<'_> {
-    /// The summary. Its tokens are those of all calls together.
+    /// The summary. Its tokens are those of all calls that went into it.
     pub(crate) async fn summarise(&self, text: &str) -> Result<Completion, EngineError> {
         let mut budget = self.budget();
         loop {
@@ -53,11 +53,14 @@ impl Summariser<'_> {
     async fn within(&self, text: &str, budget: usize) -> Result<Completion, EngineError> {
         let mut text = text.to_owned();
         let mut total = Completion { prompt_tokens: Some(0), completion_tokens: Some(0), ..Completion::default() };
-        for round in 1..=MAX_ROUNDS {
+        for round in 0..=MAX_ROUNDS {
             if self.engine.count_tokens(&text) <= budget {
                 let last = self.call_engine(&text).await?;
                 add_usage(&mut total, &last);
                 return Ok(Completion { text: last.text, truncated: last.truncated, model: last.model, ..total });
+            }
+            if round == MAX_ROUNDS {
+                break;
             }
             let parts = split(&text, budget, self.engine);
             tracing::debug!(round, parts = parts.len(), budget, "summarising in parts");
@@ -71,9 +74,8 @@ impl Summariser<'_> {
             }
             text = parts.into_iter().map(|part| part.text).collect::<Vec<_>>().join("\n\n");
         }
-        Err(EngineError::permanent(format!(
-            "text: still too long for the model after {MAX_ROUNDS} rounds of summaries"
-        )))
+        let text = format!("text: still too long for the model after {MAX_ROUNDS} rounds of summaries");
+        Err(EngineError::permanent(text))
     }
 
     async fn call_engine(&self, text: &str) -> Result<Completion, EngineError> {
@@ -100,8 +102,10 @@ fn split(text: &str, budget: usize, engine: &dyn ChatEngine) -> Vec<String> {
 
 /// The beginning of a text, of at most `budget` tokens.
 pub(crate) fn beginning<'a>(text: &'a str, budget: usize, engine: &dyn ChatEngine) -> &'a str {
+    // No token is longer than this, or it is none of a note's.
+    let page = text.floor_char_boundary(budget.saturating_mul(32));
     let splitter = TextSplitter::new(ChunkConfig::new(budget).with_sizer(Tokens(engine)));
-    splitter.chunks(text).next().unwrap_or(text)
+    splitter.chunks(&text[..page]).next().unwrap_or(text)
 }
 
 struct Tokens<'a>(&'a dyn ChatEngine);

@@ -17,9 +17,8 @@ use crate::{
 /// for them has to fit into a message of 16 MiB: a vector of 3072 numbers is some 36 KiB of JSON.
 pub const MAX_PASSAGES: usize = 400;
 
-/// The longest text of a task, in bytes of JSON. RabbitMQ 4 takes messages of up to 16 MiB, and a record's own text
-/// and its transcript may each have come in one.
-pub const MAX_TEXT_BYTES: usize = 8 * 1024 * 1024;
+/// The longest text of a task, in bytes of JSON: what `llm-worker` summarises. It is some 400,000 English words.
+pub const MAX_TEXT_BYTES: usize = 2 * 1024 * 1024;
 
 /// Why a task's message could not be made.
 #[derive(Debug, thiserror::Error)]

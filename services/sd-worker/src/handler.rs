@@ -2,14 +2,15 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use jm_engines::{Call, DiarizationEngine, audio::AudioFetcher};
+use jm_engines::{Call, Diarization, DiarizationEngine, audio::AudioFetcher};
 use jm_mq_core::{Answers, Context, Handler, HandlerError};
 use jm_tasks::{Diarize, Diarized, SpeakerTurn, answer};
 
 /// As many as anybody can tell apart.
 const MAX_SPEAKERS: u32 = 100;
 
-/// Tells speakers apart.
+/// Tells speakers apart. A recording that is too long for the engine is answered without turns and with the reason:
+/// a long meeting's transcript without speakers is better than none.
 pub(crate) struct Diarizer {
     pub(crate) audio: AudioFetcher,
     pub(crate) engine: Arc<dyn DiarizationEngine>,
@@ -24,13 +25,22 @@ impl Handler<Diarize> for Diarizer {
         }
         let call = Call::from(context);
         let audio = self.audio.fetch(&task.audio, &call).await?;
-        let diarization = self.engine.diarize(&audio, task.speakers, &call).await?;
+        let mut reason = None;
+        let diarization = match self.engine.diarize(&audio, task.speakers, &call).await {
+            Err(error) if error.is_too_long() => {
+                tracing::warn!(%error, message_id = context.message_id(), "speakers are not told apart");
+                reason = Some(error.to_string());
+                Diarization::default()
+            }
+            result => result?,
+        };
         let mut turns = diarization.turns;
         let speakers = name_by_appearance(&mut turns);
         let event = Diarized {
             record_id: task.record_id,
             revision: task.revision,
             turns,
+            reason,
             speakers,
             duration: audio.duration().as_secs_f64(),
             model: diarization.model,

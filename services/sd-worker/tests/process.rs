@@ -70,17 +70,24 @@ async fn a_recording_becomes_turns_of_named_speakers_and_the_worker_drains() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn impossible_numbers_of_speakers_and_recordings_too_long_for_the_engine_are_permanent() {
+async fn an_impossible_number_of_speakers_is_permanent() {
+    let bench = Bench::new().await;
+    let _worker = ready(bench.worker()).await;
+    bench.send("none", json!(0)).await;
+    let [dead] = &bench.vhost.receive(DEAD, 1, LIMIT).await.unwrap()[..] else { panic!("one dead letter") };
+    assert_eq!(dead.header("jm-error-kind"), Some("permanent"));
+    assert!(dead.header("x-exception-message").unwrap().contains("speakers: 0; there have to be 1 to 100"), "{dead:?}");
+    assert_eq!(bench.server.http().requests().len(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_recording_too_long_for_the_engine_is_answered_without_turns_and_with_the_reason() {
     let bench = Bench::new().await;
     let _worker = ready(bench.worker().env("JM_ENGINE__MAX_UPLOAD_BYTES", "100000")).await;
-    for (id, speakers, reason) in
-        [("none", json!(0), "speakers: 0; there have to be 1 to 100"), ("long", Value::Null, "max_upload_bytes")]
-    {
-        bench.send(id, speakers).await;
-        let [dead] = &bench.vhost.receive(DEAD, 1, LIMIT).await.unwrap()[..] else { panic!("one dead letter") };
-        assert_eq!(dead.header("jm-error-kind"), Some("permanent"));
-        assert!(dead.header("x-exception-message").unwrap().contains(reason), "{dead:?}");
-    }
+    bench.send("long", Value::Null).await;
+    let [event] = &bench.vhost.receive(EVENTS, 1, LIMIT).await.unwrap()[..] else { panic!("one event") };
+    assert_eq!((&event.body["turns"], &event.body["speakers"]), (&json!([]), &json!(0)));
+    assert!(event.body["reason"].as_str().unwrap().contains("max_upload_bytes"), "{event:?}");
     assert_eq!(bench.server.http().requests().len(), 0);
 }
 

@@ -22,7 +22,8 @@ const MAX_PAUSE: f64 = 0.5;
 /// A diarization model behind the `OpenAI` API.
 ///
 /// The API has no field for the number of speakers: that hint is not sent. The recording is sent whole, since speakers
-/// of two pieces could not be matched; one that is larger than `max_upload_bytes` is a permanent error.
+/// of two pieces could not be matched; one that is larger than `max_upload_bytes` is a permanent error with
+/// [`EngineError::is_too_long`].
 pub struct HttpDiarization {
     client: Client,
     model: String,

@@ -15,7 +15,7 @@ pub(crate) const PATH: &str = "audio/transcriptions";
 pub(crate) fn form(audio: &Audio, model: &str, max_upload_bytes: usize) -> Result<Form, EngineError> {
     let longest = longest(max_upload_bytes);
     if audio.duration() > longest {
-        return Err(EngineError::permanent(format!(
+        return Err(EngineError::too_long(format!(
             "a recording of {:?} is {} bytes as WAV; `max_upload_bytes` of {max_upload_bytes} allows {longest:?}",
             audio.duration(),
             audio.wav_len(),

@@ -178,6 +178,7 @@ pub(crate) fn diarized(record: &str, revision: u64) -> Diarized {
         record_id: Some(id(record)),
         revision: Some(revision),
         turns: vec![SpeakerTurn { start: 0.0, end: 2.25, speaker: format!("S{revision}") }],
+        reason: None,
         speakers: 1,
         duration: 2.5,
         model: "d".into(),

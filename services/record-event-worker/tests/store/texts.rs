@@ -1,6 +1,7 @@
 //! Any text survives.
 
 use jm_tasks::LlmTask;
+use record_event_worker::PipelineOptions;
 
 use crate::support::{Database, completed, created, cx, id, text_content, transcribed};
 
@@ -32,13 +33,13 @@ async fn any_character_survives(database: Database) {
 }
 
 async fn a_megabyte_survives(database: Database) {
-    let worker = database.worker().await;
+    let worker = database.worker_with(PipelineOptions { passage_chars: 5000, ..PipelineOptions::default() }).await;
     let text = "All of it, 一句也不少。 ".repeat(40_000);
     assert!(text.len() > 1_000_000);
     let answers = worker.tries(&created("r", 1, text_content(&text)), &cx()).await.unwrap();
     let embed: serde_json::Value = serde_json::from_slice(answers.messages()[0].message().body()).unwrap();
     let passages = embed["texts"].as_array().unwrap();
-    assert!(passages.iter().all(|passage| (1..=1000).contains(&passage.as_str().unwrap().chars().count())));
+    assert!(passages.iter().all(|passage| (1..=5000).contains(&passage.as_str().unwrap().chars().count())));
     let without_blanks = |text: &str| text.chars().filter(|letter| !letter.is_whitespace()).collect::<String>();
     let together: String = passages.iter().map(|passage| without_blanks(passage.as_str().unwrap())).collect();
     assert!(together == without_blanks(&text), "the passages are the text, in order");
