@@ -26,7 +26,7 @@ fn redacted(text: &str) -> String {
     for (before, open, close) in [
         ("invalid type: string ", '"', "\", expected"),
         ("invalid value: string ", '"', "\", expected"),
-        ("unknown variant ", '`', "`, "),
+        ("unknown variant ", '`', "`, expected"),
     ] {
         let Some(rest) = text.strip_prefix(before).and_then(|rest| rest.strip_prefix(open)) else { continue };
         // The last one: the value may contain anything, what follows it is ours.

@@ -11,6 +11,7 @@ const WORKER: Worker = Worker {
     about: "Greets whoever is named in a task",
     version: env!("CARGO_PKG_VERSION"),
     queue: "example.greet",
+    types: &[Greet::TYPE],
     answers_to: &["example.greeted"],
     defaults: "consumer: { concurrency: 4, prefetch_per_worker: 1, nack_requeue: false }",
 };

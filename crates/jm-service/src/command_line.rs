@@ -38,6 +38,7 @@ fn command(worker: &Worker) -> clap::Command {
 
 fn after_help(worker: &Worker) -> String {
     let Worker { name, queue, .. } = worker;
+    let types = worker.types.join(", ");
     let answers = match worker.answers_to {
         [] => String::new(),
         queues => format!(", and answers to {}", queues.join(", ")),
@@ -45,6 +46,7 @@ fn after_help(worker: &Worker) -> String {
     format!(
         "\
 It consumes the queue {queue}{answers}.
+It handles messages of type {types}.
 
 Configuration, each winning over those before it:
   built-in defaults               shown by `{name} --print-config`

@@ -8,13 +8,17 @@
 //! value, where it came from, and what is allowed. All of them are reported, not only the first.
 
 mod environment;
+mod file;
 mod layer;
 mod printed;
 mod problem;
 mod sections;
 mod settings;
 
-use std::path::{Path, PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 pub use problem::Problem;
 pub use sections::Sections;
@@ -43,16 +47,16 @@ impl<S: Settings> Configuration<S> {
     pub(crate) fn load(
         worker: &Worker,
         folder: Option<&Path>,
-        environment: impl IntoIterator<Item = (String, String)>,
+        environment: impl IntoIterator<Item = (OsString, OsString)>,
     ) -> Result<Self, Vec<Problem>> {
-        let environment: Vec<(String, String)> = environment.into_iter().collect();
         let mut problems = Vec::new();
+        let environment = environment::ours(environment, &mut problems);
         let layers = layers(worker, folder, &environment, &mut problems);
         let printed = printed::yaml(&layers);
         let mut sections = Sections::new(layers, problems);
         let common = Common::read(&mut sections, worker);
         let settings = S::read(&mut sections);
-        sections.finish()?;
+        sections.finish(&environment)?;
         Ok(Self { common, settings, printed })
     }
 

@@ -18,17 +18,20 @@ use tokio::{
     time::timeout,
 };
 
+use tracing_appender::non_blocking::ErrorCounter;
+
 use self::health::Health;
 
 pub(crate) mod health;
 pub(crate) mod metrics;
 
 /// Connections at a time: probes and a few scrapers. Further ones wait in the kernel's queue.
-const MAX_CONNECTIONS: usize = 256;
+const MAX_CONNECTIONS: usize = 512;
 /// A request is a line and a few headers.
-const HEADER_LIMIT: Duration = Duration::from_secs(5);
-/// The longest a connection may last, keep-alive included: one that never reads its answer holds nothing for longer.
-const CONNECTION_LIMIT: Duration = Duration::from_secs(30);
+const HEADER_LIMIT: Duration = Duration::from_secs(2);
+/// The longest a connection may last. It has one request: one that is kept open, or whose answer nobody reads, must not
+/// take the place of a probe.
+const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
 /// After a failed accept, which means that the process has no file descriptors left.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -38,6 +41,7 @@ pub(crate) struct Pages {
     pub(crate) metrics: PrometheusHandle,
     pub(crate) process: metrics_process::Collector,
     pub(crate) health: Health,
+    pub(crate) dropped_logs: ErrorCounter,
 }
 
 /// Takes the port.
@@ -77,6 +81,7 @@ async fn connection(stream: TcpStream, pages: Pages) {
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_LIMIT)
+        .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
     match timeout(CONNECTION_LIMIT, serving).await {
         Ok(Ok(())) => {}
@@ -95,6 +100,7 @@ impl Pages {
         match request.uri().path() {
             "/metrics" => {
                 self.process.collect();
+                metrics::log_lines_dropped(self.dropped_logs.dropped_lines());
                 page(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.metrics.render())
             }
             "/health/live" => text(StatusCode::OK, "alive\n"),

@@ -11,6 +11,7 @@
 //!     about: "Greets whoever is named in a task from jm.greet",
 //!     version: env!("CARGO_PKG_VERSION"),
 //!     queue: "jm.greet",
+//!     types: &["greet"],
 //!     answers_to: &[],
 //!     defaults: "consumer: { concurrency: 4 }",
 //! };

@@ -2,7 +2,7 @@
 
 use std::{error::Error as StdError, fmt, process::ExitCode, time::Duration};
 
-use jm_mq_core::{Broker, Consumer, Publisher, Router, Topology, shutdown_signal};
+use jm_mq_core::{Broker, Consumer, ConsumerState, OptionsError, Publisher, Router, Topology, shutdown_signal};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -10,7 +10,7 @@ use crate::{
     config::{Common, Configuration, Problem, Settings},
     exit,
     http::{self, Pages, health::Health},
-    logging,
+    logging::{self, Logs},
     reporting::Reports,
     worker::Worker,
 };
@@ -28,6 +28,12 @@ pub struct StartError(Box<dyn StdError + Send + Sync>);
 impl<E: Into<Box<dyn StdError + Send + Sync>>> From<E> for StartError {
     fn from(error: E) -> Self {
         Self(error.into())
+    }
+}
+
+impl StartError {
+    fn is_of_options(&self) -> bool {
+        self.0.is::<OptionsError>()
     }
 }
 
@@ -93,11 +99,14 @@ pub async fn run<S: Settings>(
     build: impl AsyncFnOnce(&Service<S>) -> Result<Router, StartError>,
 ) -> ExitCode {
     let command_line = CommandLine::read(worker);
-    // Only what is text: a variable that is not cannot be one of ours.
-    let environment =
-        std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)));
-    let configuration = match Configuration::<S>::load(worker, command_line.config.as_deref(), environment) {
-        Ok(configuration) => configuration,
+    let loaded = Configuration::<S>::load(worker, command_line.config.as_deref(), std::env::vars_os());
+    // The broker's options name files, which are read here: whether they can be is a matter of the configuration too.
+    let loaded = loaded.and_then(|configuration| match Broker::new(configuration.common.rabbitmq.clone()) {
+        Ok(broker) => Ok((configuration, broker)),
+        Err(error) => Err(vec![Problem::of_option("rabbitmq", &error)]),
+    });
+    let (configuration, broker) = match loaded {
+        Ok(loaded) => loaded,
         Err(problems) => return misconfigured(worker, &problems),
     };
     if command_line.print_config {
@@ -109,12 +118,12 @@ pub async fn run<S: Settings>(
     // One TLS stack in the process; whoever has chosen a provider before us has chosen this one.
     _ = rustls::crypto::ring::default_provider().install_default();
     let reports = Reports::new(&configuration.common.sentry, worker);
-    logging::install(&configuration.common.log, reports.clone());
-    let code = match serve(worker, configuration, build).await {
+    let logs = logging::install(&configuration.common.log, reports.clone());
+    let code = match serve(worker, configuration, broker, &logs, build).await {
         Ok(()) => exit::OK,
         Err(error) => {
             tracing::error!(error = error.to_string(), "{} cannot start", worker.name);
-            exit::FAILED
+            if error.is_of_options() { exit::CONFIGURATION } else { exit::FAILED }
         }
     };
     if let Some(reports) = reports {
@@ -126,6 +135,8 @@ pub async fn run<S: Settings>(
 async fn serve<S: Settings>(
     worker: &Worker,
     configuration: Configuration<S>,
+    broker: Broker,
+    logs: &Logs,
     build: impl AsyncFnOnce(&Service<S>) -> Result<Router, StartError>,
 ) -> Result<(), StartError> {
     let Configuration { common, settings, .. } = configuration;
@@ -145,7 +156,7 @@ async fn serve<S: Settings>(
     // In a set, so that they end with this future.
     let mut background = JoinSet::new();
     background.spawn(http::metrics::upkeep(metrics.clone()));
-    let pages = Pages { metrics, process, health: health.clone() };
+    let pages = Pages { metrics, process, health: health.clone(), dropped_logs: logs.dropped() };
     background.spawn(async move {
         http::serve(listener, pages).await;
     });
@@ -155,10 +166,17 @@ async fn serve<S: Settings>(
         result = build(&service) => result?,
         () = &mut shutdown => return Ok(()),
     };
-    let (consumer, publisher) = consumer(worker, common, router)?;
+    let (consumer, publisher) = consumer(worker, common, &broker, router)?;
     let running = consumer.start();
     health.consuming(running.states());
-    shutdown.await;
+    let mut states = running.states();
+    tokio::select! {
+        () = shutdown => {}
+        // It never ends by itself, so this is a defect of ours: a new process is better than one that does nothing.
+        _ = states.wait_for(|state| matches!(state, ConsumerState::Stopped)) => {
+            return Err("the consumer has ended by itself".into());
+        }
+    }
     let drained = running.shutdown().await;
     publisher.close().await;
     tracing::info!(
@@ -173,12 +191,12 @@ async fn serve<S: Settings>(
 fn consumer(
     worker: &Worker,
     common: Common,
+    broker: &Broker,
     router: Router,
-) -> Result<(Consumer, Publisher), jm_mq_core::OptionsError> {
+) -> Result<(Consumer, Publisher), OptionsError> {
     let declare = common.topology.declare;
-    let broker = Broker::new(common.rabbitmq)?;
-    let publisher = Publisher::new(&broker, common.publisher)?;
-    let mut consumer = Consumer::new(&broker, &publisher, common.topology, common.consumer, router)?;
+    let publisher = Publisher::new(broker, common.publisher)?;
+    let mut consumer = Consumer::new(broker, &publisher, common.topology, common.consumer, router)?;
     for queue in worker.answers_to {
         consumer = consumer.answering_to(Topology { declare, ..Topology::work_queue(queue) })?;
     }
@@ -191,9 +209,10 @@ fn misconfigured(worker: &Worker, problems: &[Problem]) -> ExitCode {
     exit::code(exit::CONFIGURATION)
 }
 
-#[allow(clippy::print_stderr, reason = "there are no logs before the configuration is read")]
+/// There are no logs before the configuration is read. A reader that has gone away is no failure of ours.
 fn complain(lines: &str) {
-    eprintln!("{lines}");
+    use std::io::Write as _;
+    _ = writeln!(std::io::stderr(), "{lines}");
 }
 
 /// What was asked for on the command line. A reader that has gone away is no failure of ours.

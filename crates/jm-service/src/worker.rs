@@ -11,6 +11,8 @@ pub struct Worker {
     pub version: &'static str,
     /// The queue it consumes unless `consumer.queue` says otherwise; exchange and routing key have the same name.
     pub queue: &'static str,
+    /// The types of the messages it handles: what aliases may stand for.
+    pub types: &'static [&'static str],
     /// The queues its answers go to. Each is declared whenever the consumer connects, with exchange and binding.
     pub answers_to: &'static [&'static str],
     /// Its own defaults, as YAML: usually `include_str!` of its file in `config/`, so that the bare binary works with

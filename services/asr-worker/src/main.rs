@@ -9,9 +9,9 @@ use jm_engines::{
     EngineOptions,
     audio::{AudioFetcher, AudioOptions},
 };
-use jm_mq_core::Router;
+use jm_mq_core::{Payload, Router};
 use jm_service::{Sections, Service, Settings, Worker};
-use jm_tasks::queue;
+use jm_tasks::{Transcribe, queue};
 
 use crate::handler::Transcriber;
 
@@ -20,6 +20,7 @@ const WORKER: Worker = Worker {
     about: "Writes down what is said in recordings, and by whom",
     version: env!("CARGO_PKG_VERSION"),
     queue: queue::ASR,
+    types: &[Transcribe::TYPE],
     answers_to: &[queue::RECORD_EVENTS],
     defaults: include_str!("../../../config/asr-worker.yaml"),
 };

@@ -5,9 +5,9 @@ mod handler;
 use std::process::ExitCode;
 
 use jm_engines::EngineOptions;
-use jm_mq_core::Router;
+use jm_mq_core::{Payload, Router};
 use jm_service::{Sections, Service, Settings, Worker};
-use jm_tasks::queue;
+use jm_tasks::{Embed, queue};
 
 use crate::handler::Embedder;
 
@@ -16,6 +16,7 @@ const WORKER: Worker = Worker {
     about: "Turns texts into vectors, for search by meaning",
     version: env!("CARGO_PKG_VERSION"),
     queue: queue::EMBED,
+    types: &[Embed::TYPE],
     answers_to: &[queue::RECORD_EVENTS],
     defaults: include_str!("../../../config/embed-worker.yaml"),
 };

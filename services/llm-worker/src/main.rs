@@ -7,8 +7,9 @@ mod summary;
 use std::process::ExitCode;
 
 use jm_engines::EngineOptions;
+use jm_mq_core::Payload;
 use jm_service::{Sections, Service, Settings, Worker};
-use jm_tasks::queue;
+use jm_tasks::{Chat, Summarize, Title, queue};
 
 use crate::handler::Assistant;
 
@@ -17,6 +18,7 @@ const WORKER: Worker = Worker {
     about: "Chats, summarises and finds titles with a language model",
     version: env!("CARGO_PKG_VERSION"),
     queue: queue::LLM,
+    types: &[Chat::TYPE, Summarize::TYPE, Title::TYPE],
     answers_to: &[queue::RECORD_EVENTS],
     defaults: include_str!("../../../config/llm-worker.yaml"),
 };

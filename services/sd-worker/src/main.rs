@@ -8,9 +8,9 @@ use jm_engines::{
     EngineOptions,
     audio::{AudioFetcher, AudioOptions},
 };
-use jm_mq_core::Router;
+use jm_mq_core::{Payload, Router};
 use jm_service::{Sections, Service, Settings, Worker};
-use jm_tasks::queue;
+use jm_tasks::{Diarize, queue};
 
 use crate::handler::Diarizer;
 
@@ -19,6 +19,7 @@ const WORKER: Worker = Worker {
     about: "Finds out who speaks when in recordings",
     version: env!("CARGO_PKG_VERSION"),
     queue: queue::SD,
+    types: &[Diarize::TYPE],
     answers_to: &[queue::RECORD_EVENTS],
     defaults: include_str!("../../../config/sd-worker.yaml"),
 };

@@ -1,10 +1,11 @@
 //! `JM_SECTION__KEY=value`, and `JM_SECTION__KEY_FILE=path` for mounted secrets.
 
-use std::fs;
+use std::{ffi::OsString, path::Path};
 
 use figment::value::Value;
 
 use super::{
+    file::{self, Unread},
     layer::Layer,
     problem::{Problem, is_secret},
 };
@@ -12,55 +13,69 @@ use super::{
 const PREFIX: &str = "JM_";
 /// Names the configuration's folder; not a key.
 pub(super) const FOLDER: &str = "JM_CONFIG";
-/// A mounted secret is a line; whatever is larger is the wrong file.
+/// A mounted secret is a line.
 const MAX_FILE_BYTES: u64 = 64 * 1024;
-/// The sections there are, to tell a typing error (`JM_RABBITMQ_HOST`) from what is none of ours.
-const SECTIONS: [&str; 10] =
-    ["AUDIO", "CONSUMER", "DATABASE", "ENGINE", "HTTP", "LOG", "PIPELINE", "PUBLISHER", "RABBITMQ", "SENTRY"];
 /// Keys that are paths themselves, so that `_FILE` belongs to their names.
 const PATHS: [&str; 3] = ["ca_file", "cert_file", "key_file"];
 
-/// One layer for each variable of ours, so that a mistake can name it.
-pub(super) fn layers(environment: &[(String, String)], problems: &mut Vec<Problem>) -> Vec<Layer> {
-    let mut layers = Vec::new();
-    let mut ours: Vec<&(String, String)> =
-        environment.iter().filter(|(name, _)| name.starts_with(PREFIX) && name != FOLDER).collect();
+/// The variables that begin with our prefix. One whose value is no text is a mistake, and not somebody else's.
+pub(super) fn ours(
+    environment: impl IntoIterator<Item = (OsString, OsString)>,
+    problems: &mut Vec<Problem>,
+) -> Vec<(String, String)> {
+    let mut ours = Vec::new();
+    for (name, value) in environment {
+        let Some(name) = name.into_string().ok().filter(|name| name.starts_with(PREFIX)) else { continue };
+        match value.into_string() {
+            Ok(value) => ours.push((name, value)),
+            Err(_) => {
+                problems.push(Problem::of_source(format!("environment variable {name}"), "its value is not UTF-8"));
+            }
+        }
+    }
     ours.sort();
-    for (name, value) in &ours {
-        match layer(name, value, &ours) {
-            Ok(layer) => layers.extend(layer),
+    ours
+}
+
+/// One layer for each variable that is a key, so that a mistake can name it.
+pub(super) fn layers(ours: &[(String, String)], problems: &mut Vec<Problem>) -> Vec<Layer> {
+    let mut layers = Vec::new();
+    for (name, value) in ours {
+        let Some(path) = path(name) else { continue };
+        match layer(name, path, value, ours) {
+            Ok(layer) => layers.push(layer),
             Err(problem) => problems.push(problem),
         }
     }
     layers
 }
 
-fn layer(name: &str, value: &str, all: &[&(String, String)]) -> Result<Option<Layer>, Problem> {
+fn layer(name: &str, mut path: Vec<String>, value: &str, ours: &[(String, String)]) -> Result<Layer, Problem> {
     let source = format!("environment variable {name}");
-    let Some(mut path) = path(name) else {
-        // Kubernetes puts `JM_X_SERVICE_HOST` and the like into every container that shares a namespace with a
-        // service named `jm-x`. Those are none of ours, and no mistake.
-        return likely_mistake(name, value).map_or(Ok(None), |text| Err(Problem::of_source(source, text)));
-    };
-    let Some(last) = path.last_mut() else { return Ok(None) };
-    let from_file = !PATHS.contains(&last.as_str()) && last.ends_with("_file");
+    if path.iter().any(String::is_empty) {
+        return Err(Problem::of_source(source, "not a key; they are written JM_SECTION__KEY"));
+    }
+    let from_file = path.last_mut().is_some_and(|last| {
+        let from_file = last.ends_with("_file") && !PATHS.contains(&last.as_str());
+        last.truncate(last.len() - if from_file { "_file".len() } else { 0 });
+        from_file
+    });
     if !from_file {
         let key = path.join(".");
-        return Ok(Some(Layer::of_value(source, &path, parsed(&key, value))));
+        return Ok(Layer::of_value(source, &path, parsed(&key, value)));
     }
-    last.truncate(last.len() - "_file".len());
     let direct = name.trim_end_matches("_FILE");
-    if all.iter().any(|(other, _)| other == direct) {
+    if ours.iter().any(|(other, _)| other == direct) {
         return Err(Problem::of_source(source, format!("{direct} is set as well; only one of them may be")));
     }
-    let content = read(value).map_err(|text| Problem::of_source(&source, text))?;
-    Ok(Some(Layer::of_value(source, &path, Value::from(content))))
+    let content = content(value).map_err(|text| Problem::of_source(&source, text))?;
+    Ok(Layer::of_value(source, &path, Value::from(content)))
 }
 
 /// Section and key; `None` for a variable that has no `__` and so is none of ours.
 fn path(name: &str) -> Option<Vec<String>> {
     let parts: Vec<&str> = name.strip_prefix(PREFIX)?.split("__").collect();
-    if parts.len() < 2 || parts.iter().any(|part| part.is_empty()) {
+    if parts.len() < 2 {
         return None;
     }
     // Names of message types are the producers', capitals and all.
@@ -78,37 +93,62 @@ fn parsed(key: &str, value: &str) -> Value {
 }
 
 /// The file's content without the line's end that editors and `echo` add.
-fn read(path: &str) -> Result<String, String> {
-    let unreadable = |error: std::io::Error| format!("`{path}` cannot be read: {error}");
-    if fs::metadata(path).map_err(unreadable)?.len() > MAX_FILE_BYTES {
-        return Err(format!("`{path}` is larger than 64 KiB, so it is not a secret"));
-    }
-    let content = fs::read_to_string(path).map_err(unreadable)?;
+fn content(path: &str) -> Result<String, String> {
+    let content = file::text(Path::new(path), MAX_FILE_BYTES).map_err(|unread| match unread {
+        Unread::Missing => format!("there is no file `{path}`"),
+        Unread::Because(reason) => format!("`{path}` {reason}"),
+    })?;
     let content = content.strip_suffix('\n').unwrap_or(&content);
     Ok(content.strip_suffix('\r').unwrap_or(content).to_owned())
 }
 
-/// A variable with one underscore where two belong would otherwise be ignored without a word.
-fn likely_mistake(name: &str, value: &str) -> Option<String> {
-    let rest = name.strip_prefix(PREFIX)?;
-    let section = SECTIONS.into_iter().find(|section| {
-        rest.strip_prefix(section).is_some_and(|key| key.len() > 1 && key.starts_with('_') && !key.starts_with("__"))
-    })?;
-    let key = &rest[section.len() + 1..];
-    let of_kubernetes =
-        key.starts_with("SERVICE_") || key.starts_with("PORT_") || (key == "PORT" && value.contains("://"));
-    (!of_kubernetes).then(|| format!("not used; did you mean {PREFIX}{section}__{key}?"))
+/// Variables that are no keys and look as if they should be: with one underscore where two belong they would be ignored
+/// without a word.
+pub(super) fn mistaken(ours: &[(String, String)], sections: &[&str]) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    for (name, value) in ours.iter().filter(|(name, _)| name != FOLDER && path(name).is_none()) {
+        if of_kubernetes(name, value) {
+            continue;
+        }
+        let rest = &name[PREFIX.len()..];
+        let section = sections.iter().map(|section| section.to_uppercase()).find(|section| {
+            rest.strip_prefix(section.as_str()).is_some_and(|key| key.is_empty() || key.starts_with('_'))
+        });
+        let Some(section) = section else { continue };
+        let key = rest[section.len()..].trim_start_matches('_');
+        let text = match key {
+            "" => format!("not used; it is a section, with keys such as {PREFIX}{section}__KEY"),
+            key => format!("not used; did you mean {PREFIX}{section}__{key}?"),
+        };
+        problems.push(Problem::of_source(format!("environment variable {name}"), text));
+    }
+    problems
+}
+
+/// Kubernetes puts `JM_X_SERVICE_HOST`, `JM_X_PORT_80_TCP_ADDR` and the like into every container that shares a
+/// namespace with a service named `jm-x`. Those are none of ours, and no mistake.
+fn of_kubernetes(name: &str, value: &str) -> bool {
+    let numbered_port = name.split("_PORT_").skip(1).any(|rest| {
+        let number = rest.split('_').next().unwrap_or_default();
+        !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit())
+    });
+    numbered_port
+        || name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || (name.ends_with("_PORT") && value.contains("://"))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     fn read_all(variables: &[(&str, &str)]) -> (Vec<Layer>, Vec<String>) {
-        let environment: Vec<(String, String)> =
-            variables.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect();
         let mut problems = Vec::new();
-        let layers = layers(&environment, &mut problems);
+        let ours = ours(variables.iter().map(|(name, value)| (name.into(), value.into())), &mut problems);
+        let layers = layers(&ours, &mut problems);
+        problems.extend(mistaken(&ours, &["consumer", "rabbitmq", "greeting", "database"]));
         (layers, problems.iter().map(ToString::to_string).collect())
     }
 
@@ -153,9 +193,20 @@ mod tests {
             problems,
             [
                 "environment variable JM_RABBITMQ__PASSWORD_FILE: JM_RABBITMQ__PASSWORD is set as well; only one of them may be",
-                "environment variable JM_SENTRY__DSN_FILE: `/no/such/file` cannot be read: No such file or directory (os error 2)",
+                "environment variable JM_SENTRY__DSN_FILE: there is no file `/no/such/file`",
             ]
         );
+    }
+
+    #[test]
+    fn a_value_that_is_no_text_is_a_mistake_only_if_it_is_ours() {
+        use std::os::unix::ffi::OsStringExt as _;
+        let mut problems = Vec::new();
+        let variable = |name: &str| (OsString::from(name), OsString::from_vec(vec![0xff, 0xfe]));
+        let ours = ours([variable("JM_RABBITMQ__PASSWORD"), variable("LS_COLORS")], &mut problems);
+        assert!(ours.is_empty());
+        let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+        assert_eq!(lines, ["environment variable JM_RABBITMQ__PASSWORD: its value is not UTF-8"]);
     }
 
     #[test]
@@ -166,8 +217,24 @@ mod tests {
             ("JM_RABBITMQ_PORT", "tcp://10.0.0.1:5672"),
             ("JM_RABBITMQ_PORT_5672_TCP_ADDR", "10.0.0.1"),
             ("JM_LLM_WORKER_SERVICE_PORT", "9090"),
+            ("JM_DATABASE_RW_SERVICE_HOST", "10.0.0.1"),
+            ("JM_DATABASE_RW_SERVICE_PORT_POSTGRES", "5432"),
+            ("JM_DATABASE_RW_PORT", "tcp://10.0.0.1:5432"),
+            ("JM_DATABASE_RW_PORT_5432_TCP", "tcp://10.0.0.1:5432"),
+            ("JM_GREETING_WORDS", "Hi"),
+            ("JM_CONSUMER", "5"),
+            ("JM_CONSUMER__", "5"),
+            ("JM_SOMETHING_ELSE", "of somebody else"),
         ]);
         assert!(layers.is_empty());
-        assert_eq!(problems, ["environment variable JM_RABBITMQ_HOST: not used; did you mean JM_RABBITMQ__HOST?"]);
+        assert_eq!(
+            problems,
+            [
+                "environment variable JM_CONSUMER__: not a key; they are written JM_SECTION__KEY",
+                "environment variable JM_CONSUMER: not used; it is a section, with keys such as JM_CONSUMER__KEY",
+                "environment variable JM_GREETING_WORDS: not used; did you mean JM_GREETING__WORDS?",
+                "environment variable JM_RABBITMQ_HOST: not used; did you mean JM_RABBITMQ__HOST?",
+            ]
+        );
     }
 }

@@ -1,13 +1,16 @@
 //! One source of values: a file, or an environment variable.
 
-use std::{fs, path::Path};
+use std::path::Path;
 
 use figment::{
     Error, Metadata, Profile, Provider,
     value::{Dict, Map, Value},
 };
 
-use super::problem::Problem;
+use super::{
+    file::{self, Unread},
+    problem::Problem,
+};
 
 /// A configuration file larger than this is a mistake.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
@@ -25,7 +28,7 @@ impl Layer {
         // A file with nothing but comments is no mapping, and no mistake either.
         let parsed: Result<Option<Dict>, _> = serde_saphyr::from_str(text);
         match parsed {
-            Ok(values) => Ok(Self { source, values: values.unwrap_or_default() }),
+            Ok(values) => Ok(Self { source, values: values.map(without_nulls).unwrap_or_default() }),
             Err(error) => {
                 let place = error.location().map(|place| format!("line {}, column {}: ", place.line(), place.column()));
                 let text = error.without_snippet().to_string();
@@ -38,17 +41,11 @@ impl Layer {
     /// `None` if there is no such file.
     pub(super) fn from_file(path: &Path) -> Result<Option<Self>, Problem> {
         let source = path.display().to_string();
-        let unreadable = |error: std::io::Error| Problem::of_source(source.clone(), format!("cannot be read: {error}"));
-        match fs::metadata(path) {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(unreadable(error)),
-            Ok(metadata) if metadata.len() > MAX_FILE_BYTES => {
-                return Err(Problem::of_source(source, "larger than 1 MiB, so it is not a configuration"));
-            }
-            Ok(_) => {}
+        match file::text(path, MAX_FILE_BYTES) {
+            Ok(text) => Self::from_yaml(source, &text).map(Some),
+            Err(Unread::Missing) => Ok(None),
+            Err(Unread::Because(reason)) => Err(Problem::of_source(source, reason)),
         }
-        let text = fs::read_to_string(path).map_err(unreadable)?;
-        Self::from_yaml(source, &text).map(Some)
     }
 
     /// A single value.
@@ -57,32 +54,38 @@ impl Layer {
         Self { source, values: nested.into_dict().unwrap_or_default() }
     }
 
+    /// The value at a path of keys, and of numbers where there are lists.
     pub(super) fn find(&self, path: &[String]) -> Option<&Value> {
-        let (last, sections) = path.split_last()?;
-        let mut dict = &self.values;
-        for section in sections {
-            dict = match dict.get(section) {
-                Some(Value::Dict(_, inner)) => inner,
-                _ => return None,
-            };
-        }
-        dict.get(last)
+        let (section, rest) = path.split_first()?;
+        rest.iter().try_fold(self.values.get(section)?, |value, step| match value {
+            Value::Dict(_, keys) => keys.get(step),
+            Value::Array(_, items) => items.get(step.parse::<usize>().ok()?),
+            _ => None,
+        })
     }
 
-    pub(super) fn remove(&mut self, path: &[String]) {
-        fn remove(dict: &mut Dict, path: &[String]) {
-            match path {
-                [] => {}
-                [last] => _ = dict.remove(last),
-                [section, rest @ ..] => {
-                    if let Some(Value::Dict(_, inner)) = dict.get_mut(section) {
-                        remove(inner, rest);
-                    }
-                }
+    /// Takes away the value at a path; inside a list the whole list. Tells whether there was anything.
+    pub(super) fn remove(&mut self, path: &[String]) -> bool {
+        fn remove(keys: &mut Dict, path: &[String]) -> bool {
+            let Some((step, rest)) = path.split_first() else { return false };
+            match keys.get_mut(step) {
+                Some(Value::Dict(_, inner)) if !rest.is_empty() => remove(inner, rest),
+                Some(_) => keys.remove(step).is_some(),
+                None => false,
             }
         }
-        remove(&mut self.values, path);
+        remove(&mut self.values, path)
     }
+}
+
+/// A key without a value (`tls:`) says nothing: as if it were not there.
+fn without_nulls(values: Dict) -> Dict {
+    let said = values.into_iter().filter(|(_, value)| !matches!(value, Value::Empty(..)));
+    said.map(|(key, value)| match value {
+        Value::Dict(tag, inner) => (key, Value::Dict(tag, without_nulls(inner))),
+        value => (key, value),
+    })
+    .collect()
 }
 
 impl Provider for Layer {

@@ -7,7 +7,7 @@ use figment::{
     value::{Dict, Value},
 };
 
-use super::{layer::Layer, problem::shown};
+use super::{layer::Layer, problem::printed};
 
 /// The column in which sources are written, where the values leave room.
 const SOURCE_COLUMN: usize = 48;
@@ -30,7 +30,7 @@ fn write(text: &mut String, values: &Dict, path: &mut Vec<String>, layers: &[Lay
                 write(text, inner, path, layers);
             }
             _ => {
-                let line = format!("{indent}{}: {}", name(key), shown(&path.join("."), value));
+                let line = format!("{indent}{}: {}", name(key), printed(&path.join("."), value));
                 let source = layers.iter().rev().find(|layer| layer.find(path).is_some());
                 let source = source.map_or("", |layer| layer.source.as_str());
                 _ = writeln!(text, "{line:<SOURCE_COLUMN$} # {source}");

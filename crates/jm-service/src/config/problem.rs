@@ -6,6 +6,7 @@ use figment::{
     error::{Actual, Kind},
     value::Value,
 };
+use jm_mq_core::OptionsError;
 
 /// A mistake in the configuration: which key has which value from where, and what is allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,12 +28,24 @@ impl Problem {
     }
 }
 
+impl Problem {
+    /// About an option that was found wrong when it was put to use.
+    pub(crate) fn of_option(section: &str, error: &OptionsError) -> Self {
+        Self {
+            key: format!("{section}.{}", error.option),
+            value: Some(serde_json::Value::from(error.value.as_str()).to_string()),
+            source: None,
+            text: format!("allowed: {}", error.allowed),
+        }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match (&self.key, &self.value, &self.source) {
             (key, _, Some(source)) if key.is_empty() => write!(f, "{source}: {}", self.text),
             (key, Some(value), Some(source)) => write!(f, "{key} is {value} ({source}); {}", self.text),
-            (key, Some(value), None) => write!(f, "{key} is {value} (default); {}", self.text),
+            (key, Some(value), None) => write!(f, "{key} is {value}; {}", self.text),
             (key, None, Some(source)) => write!(f, "{key} ({source}): {}", self.text),
             (key, None, None) => write!(f, "{key}: {}", self.text),
         }
@@ -50,15 +63,14 @@ pub(super) fn is_secret(key: &str) -> bool {
     SECRETS.contains(&last)
 }
 
-/// A value for messages and for `--print-config`.
+/// A value for `--print-config`, as JSON, which is YAML too. Secrets are masked wherever they are in it.
+pub(super) fn printed(key: &str, value: &Value) -> String {
+    masked(key, value).to_string()
+}
+
+/// A value for a message: the same, of a readable length.
 pub(super) fn shown(key: &str, value: &Value) -> String {
-    if is_secret(key) {
-        return format!("\"{MASK}\"");
-    }
-    let text = match value.as_str() {
-        Some(text) => serde_json::Value::String(without_password(text)).to_string(),
-        None => serde_json::to_string(value).unwrap_or_else(|error| error.to_string()),
-    };
+    let text = printed(key, value);
     match text.char_indices().nth(MAX_SHOWN_CHARS) {
         Some((end, _)) => format!("{}…", &text[..end]),
         None => text,
@@ -67,20 +79,44 @@ pub(super) fn shown(key: &str, value: &Value) -> String {
 
 const MAX_SHOWN_CHARS: usize = 200;
 
-/// An address may carry a password: `postgres://user:password@host/database`.
-fn without_password(text: &str) -> String {
-    let Some((scheme, rest)) = text.split_once("://") else { return text.to_owned() };
-    // The last `@`: a password may contain one although it should not.
-    let Some((userinfo, host)) = rest.rsplit_once('@') else { return text.to_owned() };
-    match userinfo.split_once(':') {
-        Some((user, _)) => format!("{scheme}://{user}:{MASK}@{host}"),
-        None => text.to_owned(),
+fn masked(key: &str, value: &Value) -> serde_json::Value {
+    if is_secret(key) {
+        return MASK.into();
+    }
+    match value {
+        Value::String(_, text) => without_credentials(key, text).into(),
+        Value::Array(_, items) => items.iter().map(|item| masked(key, item)).collect(),
+        Value::Dict(_, keys) => {
+            keys.iter().map(|(name, value)| (name.clone(), masked(&format!("{key}.{name}"), value))).collect()
+        }
+        value => serde_json::to_value(value).unwrap_or_default(),
     }
 }
+
+/// An address may carry a password (`postgres://user:password@host/database`) or a key in its query.
+fn without_credentials(key: &str, text: &str) -> String {
+    let Some((scheme, rest)) = text.split_once("://") else {
+        // Not an address, although it should be one: who knows what it is.
+        let should_be = key.ends_with("url") || key.ends_with("endpoint");
+        return if should_be && text.contains('@') { MASK.into() } else { text.to_owned() };
+    };
+    let (rest, query) = match rest.split_once('?') {
+        Some((rest, _)) => (rest, format!("?{MASK}")),
+        None => (rest, String::new()),
+    };
+    // The last `@`: a password may contain one although it should not.
+    match rest.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://{MASK}@{host}{query}"),
+        None => format!("{scheme}://{rest}{query}"),
+    }
+}
+
+const DURATIONS: &str = "allowed: a duration such as 500ms, 30s, 5m or 1h 30m";
 
 /// What is allowed, from what serde would have liked.
 pub(super) fn explained(kind: &Kind, secret: bool) -> String {
     match kind {
+        Kind::InvalidType(_, expected) if expected.contains("duration") => DURATIONS.to_owned(),
         Kind::InvalidType(actual, expected) | Kind::InvalidValue(actual, expected) => {
             let hint = if matches!(actual, Actual::Unsigned(_) | Actual::Signed(_) | Actual::Float(_) | Actual::Bool(_))
                 && expected == "a string"
@@ -96,9 +132,7 @@ pub(super) fn explained(kind: &Kind, secret: bool) -> String {
         Kind::MissingField(_) => "it is required".to_owned(),
         Kind::Message(_) if secret => "it cannot be used".to_owned(),
         // jiff explains at length where it stopped to understand.
-        Kind::Message(text) if text.contains("duration") => {
-            "allowed: a duration such as 500ms, 30s, 5m or 1h 30m".to_owned()
-        }
+        Kind::Message(text) if text.contains("duration") => DURATIONS.to_owned(),
         Kind::Message(text) => text.clone(),
         other => other.to_string(),
     }
@@ -113,6 +147,7 @@ fn in_words(expected: &str) -> String {
         "u64" | "usize" => "a whole number, 0 or more".to_owned(),
         "a boolean" => "true or false".to_owned(),
         "a sequence" => "a list, such as [a, b]".to_owned(),
+        "a map" => "a mapping, such as { key: value }".to_owned(),
         other => other.to_owned(),
     }
 }
@@ -138,6 +173,8 @@ fn one_edit_apart(a: &str, b: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use figment::value::Dict;
+
     use super::*;
 
     #[test]
@@ -146,8 +183,19 @@ mod tests {
         assert_eq!(shown("engine.api_key", &Value::from("canary")), "\"***\"");
         assert_eq!(
             shown("database.url", &Value::from("postgres://me:p@canary@db/notes")),
-            r#""postgres://me:***@db/notes""#
+            r#""postgres://***@db/notes""#
         );
+        for (key, text) in [
+            ("engine.base_url", "https://canary@host/v1"),
+            ("engine.base_url", "https://host/v1?api_key=canary"),
+            ("database.url", "postgres://host/notes?user=me&password=canary"),
+            ("database.url", "me:canary@host/notes"),
+        ] {
+            assert!(!shown(key, &Value::from(text)).contains("canary"), "{text}");
+        }
+        let nested = Value::from(Dict::from([("password".to_owned(), Value::from("canary"))]));
+        assert_eq!(shown("rabbitmq", &nested), r#"{"password":"***"}"#);
+        assert_eq!(shown("rabbitmq.hosts", &Value::from(vec![nested])), r#"[{"password":"***"}]"#);
         assert_eq!(shown("database.url", &Value::from("sqlite://records.db")), r#""sqlite://records.db""#);
     }
 

@@ -5,6 +5,7 @@ use jm_mq_core::OptionsError;
 use serde::de::DeserializeOwned;
 
 use super::{
+    environment,
     layer::Layer,
     problem::{Problem, explained, is_secret, known_keys, shown},
 };
@@ -24,7 +25,18 @@ pub struct Sections {
 }
 
 impl Sections {
-    pub(super) fn new(layers: Vec<Layer>, problems: Vec<Problem>) -> Self {
+    pub(super) fn new(mut layers: Vec<Layer>, mut problems: Vec<Problem>) -> Self {
+        // A section that is no mapping would replace the whole section of the sources before it.
+        for layer in &mut layers {
+            let wrong = layer.values.iter().filter(|(_, value)| value.as_dict().is_none());
+            problems.extend(wrong.map(|(section, value)| Problem {
+                key: section.clone(),
+                value: Some(shown(section, value)),
+                source: Some(layer.source.clone()),
+                text: "allowed: a mapping of keys to values".into(),
+            }));
+            layer.values.retain(|_, value| value.as_dict().is_some());
+        }
         Self { layers, problems, read: Vec::new() }
     }
 
@@ -53,31 +65,31 @@ impl Sections {
             if !figment.contains(section) {
                 return T::default();
             }
-            let problem = match figment.focus(section).extract_lossy::<T>() {
+            let (path, problem) = match figment.focus(section).extract_lossy::<T>() {
                 Err(error) => self.misread(section, &error),
                 Ok(options) => match validate(&options) {
                     Ok(()) => return options,
                     Err(error) => self.out_of_range(section, &error),
                 },
             };
-            let path: Vec<String> = problem.key.split('.').map(str::to_owned).collect();
-            let in_a_layer = layers.iter().any(|layer| layer.find(&path).is_some());
             if self.problems.iter().all(|known| known.key != problem.key) {
                 self.problems.push(problem);
             }
-            if !in_a_layer {
+            let mut removed = false;
+            for layer in &mut layers {
+                removed |= layer.remove(&path);
+            }
+            if !removed {
                 // A default that does not fit, or a required key: leaving out anything would not help.
                 break;
-            }
-            for layer in &mut layers {
-                layer.remove(&path);
             }
         }
         T::default()
     }
 
     /// Tells whether anything was wrong.
-    pub(super) fn finish(mut self) -> Result<(), Vec<Problem>> {
+    pub(super) fn finish(mut self, environment: &[(String, String)]) -> Result<(), Vec<Problem>> {
+        self.problems.extend(environment::mistaken(environment, &self.read));
         for layer in &self.layers {
             for section in layer.values.keys().filter(|section| !self.read.contains(&section.as_str())) {
                 let text = format!("unknown section; {}", known_keys(section, &self.read));
@@ -88,7 +100,7 @@ impl Sections {
         if self.problems.is_empty() { Ok(()) } else { Err(self.problems) }
     }
 
-    fn misread(&self, section: &str, error: &figment::Error) -> Problem {
+    fn misread(&self, section: &str, error: &figment::Error) -> (Vec<String>, Problem) {
         let mut path = vec![section.to_owned()];
         path.extend(error.path.iter().cloned());
         // These two are told of the place where the key is, or should be.
@@ -98,15 +110,28 @@ impl Sections {
             _ => {}
         }
         let secret = is_secret(&path.join("."));
-        self.problem(&path, None, explained(&error.kind, secret))
+        let mut problem = self.problem(&path, None, explained(&error.kind, secret));
+        if matches!(error.kind, Kind::UnknownField(..)) {
+            // It may be a secret whose name was mistyped.
+            problem.value = None;
+        }
+        (path, problem)
     }
 
-    fn out_of_range(&self, section: &str, error: &OptionsError) -> Problem {
+    fn out_of_range(&self, section: &str, error: &OptionsError) -> (Vec<String>, Problem) {
         // Some options are named with their section already.
         let option =
             error.option.strip_prefix(section).and_then(|rest| rest.strip_prefix('.')).unwrap_or(&error.option);
-        let path: Vec<String> = std::iter::once(section).chain(option.split('.')).map(str::to_owned).collect();
-        self.problem(&path, Some(&error.value), format!("allowed: {}", error.allowed))
+        // No option is deeper; what follows may be a name with dots in it.
+        let path: Vec<String> = std::iter::once(section).chain(option.splitn(2, '.')).map(str::to_owned).collect();
+        let problem = self.problem(&path, Some(&error.value), format!("allowed: {}", error.allowed));
+        (path, problem)
+    }
+
+    /// Remembers what is wrong with the combination of several options.
+    pub(super) fn reject(&mut self, section: &str, error: &OptionsError) {
+        let (_, problem) = self.out_of_range(section, error);
+        self.problems.push(problem);
     }
 
     fn problem(&self, path: &[String], value: Option<&str>, text: String) -> Problem {

@@ -65,16 +65,41 @@ impl Common {
         if rabbitmq.app_id == BrokerOptions::default().app_id {
             worker.name.clone_into(&mut rabbitmq.app_id);
         }
+        let topology = topology.topology(worker.queue);
+        let consumer = sections.read_keys("consumer", |key| !of_topology(key), ConsumerOptions::validate);
+        for error in conflicts(worker, &topology, &consumer) {
+            sections.reject("consumer", &error);
+        }
         Self {
             rabbitmq,
-            topology: topology.topology(worker.queue),
-            consumer: sections.read_keys("consumer", |key| !of_topology(key), ConsumerOptions::validate),
+            topology,
+            consumer,
             publisher: sections.read("publisher", PublisherOptions::validate),
             http: sections.read("http", |_| Ok(())),
             log: sections.read("log", LogOptions::validate),
             sentry: sections.read("sentry", SentryOptions::validate),
         }
     }
+}
+
+/// What each option alone does not show.
+fn conflicts(worker: &Worker, topology: &Topology, consumer: &ConsumerOptions) -> Vec<OptionsError> {
+    let unknown = consumer.type_aliases.iter().filter(|(_, registered)| !worker.types.contains(&registered.as_str()));
+    let mut conflicts: Vec<OptionsError> = unknown
+        .map(|(alias, registered)| OptionsError {
+            option: format!("type_aliases.{alias}").into(),
+            value: registered.clone(),
+            allowed: worker.types.join(", ").into(),
+        })
+        .collect();
+    if consumer.dead_letter_queue.as_deref() == Some(topology.name()) {
+        conflicts.push(OptionsError {
+            option: "dead_letter_queue".into(),
+            value: topology.name().to_owned(),
+            allowed: "another queue than the consumed one".into(),
+        });
+    }
+    conflicts
 }
 
 /// The keys of `consumer` that say what is consumed; the others say how.

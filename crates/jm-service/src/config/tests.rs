@@ -12,12 +12,13 @@ const WORKER: Worker = Worker {
     about: "Tests",
     version: "1.2.3",
     queue: "jm.test",
+    types: &["note.test"],
     answers_to: &[],
     defaults: "consumer: { prefetch_per_worker: 1 }",
 };
 
 fn load(folder: Option<&Path>, environment: &[(&str, &str)]) -> Result<Configuration<NoSettings>, Vec<String>> {
-    let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    let environment = environment.iter().map(|(name, value)| (name.into(), value.into()));
     let loaded = Configuration::load(&WORKER, folder, environment);
     loaded.map_err(|problems| problems.iter().map(ToString::to_string).collect())
 }
@@ -123,7 +124,7 @@ fn every_mistake_is_one_line_with_key_value_source_and_what_is_allowed() {
     found.sort();
     let variable = |name: &str| format!("(environment variable {name})");
     let mut expected = [
-        format!("consumer.concurency is 3 ({file}); unknown key; did you mean `concurrency`?"),
+        format!("consumer.concurency ({file}): unknown key; did you mean `concurrency`?"),
         format!("consumer.concurrency is 0 ({file}); allowed: 1 to 1000"),
         format!("consumer.handler_timeout is \"soon\" ({file}); allowed: a duration such as 500ms, 30s, 5m or 1h 30m"),
         format!("consumer.dead_letter is \"bin\" ({file}); allowed: queue, broker"),
@@ -155,11 +156,44 @@ fn every_mistake_is_one_line_with_key_value_source_and_what_is_allowed() {
 }
 
 #[test]
+fn a_section_without_keys_says_nothing_and_one_that_is_no_mapping_is_a_mistake() {
+    let emptied = folder(&[("default.yaml", "consumer:\n  # concurrency: 3\nrabbitmq: { tls: ~, name: me }")]);
+    let common = load(Some(emptied.path()), &[]).map_err(|problems| problems.join("\n")).unwrap().common;
+    assert_eq!((common.consumer.prefetch_per_worker, common.rabbitmq.name.as_str()), (1, "me"));
+    let wrong = folder(&[("test-worker.yaml", "consumer: 5\nrabbitmq: [canary]\nhttp: \"\"")]);
+    let file = wrong.path().join("test-worker.yaml").display().to_string();
+    let found = problems(Some(wrong.path()), &[]);
+    assert_eq!(found[0], format!("consumer is 5 ({file}); allowed: a mapping of keys to values"));
+    assert_eq!(found.len(), 3, "{found:?}");
+}
+
+#[test]
+fn mistakes_below_dotted_names_and_in_lists_hide_no_others() {
+    let aliases =
+        "consumer: { type_aliases: { note.summary: 5, note.other: none.such, note.right: note.test }, concurrency: 0 }";
+    let folder = folder(&[("default.yaml", aliases)]);
+    let file = folder.path().join("default.yaml").display().to_string();
+    let variables = [("JM_RABBITMQ__HOSTS", "[{host: b, prt: 1}]"), ("JM_RABBITMQ__HEARTBEAT", "0s")];
+    let mut found = problems(Some(folder.path()), &variables);
+    found.sort();
+    assert_eq!(
+        found,
+        [
+            format!("consumer.concurrency is 0 ({file}); allowed: 1 to 1000"),
+            format!("consumer.type_aliases.note.other is \"none.such\" ({file}); allowed: note.test"),
+            format!("consumer.type_aliases.note.summary is 5 ({file}); allowed: a string; put it in quotes"),
+            "rabbitmq.heartbeat is \"0s\" (environment variable JM_RABBITMQ__HEARTBEAT); allowed: whole seconds, 1 s to 600 s".into(),
+            "rabbitmq.hosts.0.prt (environment variable JM_RABBITMQ__HOSTS): unknown key; did you mean `port`?".into(),
+        ]
+    );
+}
+
+#[test]
 fn no_secret_is_in_a_mistake_or_in_the_printed_configuration() {
     let folder = folder(&[("default.yaml", "rabbitmq: { password: 123456789 }\nsentry: { dsn: [canary] }")]);
     let found = problems(Some(folder.path()), &[("JM_RABBITMQ__PASSWRD", "canary"), ("JM_SENTRY__ENVIRONMENT", "x")]);
     assert_eq!(found.len(), 3, "{found:?}");
-    assert!(found.iter().all(|line| !line.contains("123456789")), "{found:?}");
+    assert!(found.iter().all(|line| !line.contains("123456789") && !line.contains("canary")), "{found:?}");
 
     let variables = [("JM_RABBITMQ__PASSWORD", "canary"), ("JM_SENTRY__DSN", "https://canary@sentry.example.com/1")];
     let loaded = load(None, &variables).map_err(|problems| problems.join("\n")).unwrap();

@@ -34,6 +34,7 @@ impl Health {
     pub(crate) fn ready(&self) -> Result<(), String> {
         match &*self.0.lock().unwrap_or_else(PoisonError::into_inner) {
             Phase::Starting(what) => Err(what.clone()),
+            Phase::Consuming(states) if states.has_changed().is_err() => Err("stopped".into()),
             Phase::Consuming(states) => match &*states.borrow() {
                 ConsumerState::Ready => Ok(()),
                 ConsumerState::Connecting => Err("connecting to RabbitMQ".into()),

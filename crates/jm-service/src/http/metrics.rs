@@ -20,7 +20,20 @@ pub(crate) fn install(process: &metrics_process::Collector) -> Result<Prometheus
     }
     jm_mq_core::metrics::describe();
     process.describe();
+    metrics::describe_counter!(
+        LOG_LINES_DROPPED,
+        metrics::Unit::Count,
+        "Log lines that were dropped since nobody read standard output"
+    );
     Ok(handle)
+}
+
+/// Log lines that were dropped since nobody read standard output.
+const LOG_LINES_DROPPED: &str = "jm_log_lines_dropped_total";
+
+/// Takes over the count of the logs' writer.
+pub(crate) fn log_lines_dropped(lines: usize) {
+    metrics::counter!(LOG_LINES_DROPPED).absolute(u64::try_from(lines).unwrap_or(u64::MAX));
 }
 
 /// Keeps memory flat where nobody scrapes.

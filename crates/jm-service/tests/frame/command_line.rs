@@ -51,11 +51,21 @@ async fn a_wrong_configuration_ends_with_78_and_one_line_for_each_mistake() {
         assert_eq!(
             lines,
             [
-                "greet-worker: environment variable JM_RABBITMQ_HOST: not used; did you mean JM_RABBITMQ__HOST?",
                 "greet-worker: consumer.prefetch_per_worker is \"0\" (environment variable JM_CONSUMER__PREFETCH_PER_WORKER); allowed: 1 to 65535",
-                "greet-worker: greeting.word is \"Hi\" (environment variable JM_GREETING__WORD); unknown key; did you mean `words`?",
+                "greet-worker: greeting.word (environment variable JM_GREETING__WORD): unknown key; did you mean `words`?",
+                "greet-worker: environment variable JM_RABBITMQ_HOST: not used; did you mean JM_RABBITMQ__HOST?",
             ]
         );
+    }
+    // What the broker's client or the router would find out later.
+    for (variable, value, said) in [
+        ("JM_CONSUMER__TYPE_ALIASES__hello", "nobody.knows", "consumer.type_aliases.hello is \"nobody.knows\""),
+        ("JM_CONSUMER__DEAD_LETTER_QUEUE", "example.greet", "consumer.dead_letter_queue is \"example.greet\""),
+        ("JM_RABBITMQ__TLS__CA_FILE", "/no/such.pem", "/no/such.pem"),
+    ] {
+        let (code, _, error) = output(&["--check-config"], &[(variable, value)]).await;
+        assert_eq!((code, error.lines().count()), (78, 1), "{error}");
+        assert!(error.contains(said), "{error}");
     }
     let (code, said, _) = output(&["--check-config"], &[]).await;
     assert_eq!((code, said.as_str()), (0, "the configuration is right\n"));

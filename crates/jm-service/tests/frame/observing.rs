@@ -1,10 +1,16 @@
 //! Logs and metrics.
 
-use std::{net::TcpStream, time::Duration};
+use std::{
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    process::Stdio,
+    time::Duration,
+};
 
 use serde_json::Value;
+use tokio::process::Command;
 
-use crate::support::{ANSWERS, LIMIT, TASKS, ready, send, vhost, worker};
+use crate::support::{ANSWERS, LIMIT, TASKS, program, ready, send, vhost, worker};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_log_line_is_json_where_nobody_watches_and_holds_neither_bodies_nor_secrets() {
@@ -56,7 +62,6 @@ async fn metrics_tell_of_the_queue_the_handler_and_the_process() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn scrapes_that_never_read_and_two_hundred_at_once_hold_up_nothing() {
-    use std::io::Write;
     let vhost = vhost().await;
     let worker = ready(worker().vhost(&vhost)).await;
     let silent: Vec<TcpStream> = (0..50)
@@ -74,4 +79,54 @@ async fn scrapes_that_never_read_and_two_hundred_at_once_hold_up_nothing() {
     vhost.wait_for_counts(ANSWERS, Duration::from_secs(5), |counts| counts.ready == 1).await.unwrap();
     assert!(worker.ready().await);
     drop(silent);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_does_not_read_the_logs_holds_up_nothing() {
+    let vhost = vhost().await;
+    // The output goes into a pipe that nobody reads, so the kit's process, which reads all the time, will not do.
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let mut sleeper = Command::new(program())
+        .env_clear()
+        .envs([
+            ("JM_RABBITMQ__NAME", &vhost.user),
+            ("JM_RABBITMQ__PASSWORD", &vhost.password),
+            ("JM_RABBITMQ__VHOST", &vhost.name),
+        ])
+        .env("JM_RABBITMQ__PORT", vhost.port.to_string())
+        .env("JM_HTTP__LISTEN", address.to_string())
+        .env("JM_LOG__LEVEL", "trace")
+        .stdout(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    vhost.wait_for_counts(TASKS, LIMIT, |counts| counts.consumers == 4).await.unwrap();
+    // A line for each task and more, far beyond what a pipe holds.
+    let task = || (lapin::BasicProperties::default().with_type("example.greet".into()), br#"{"name":"Ada"}"#);
+    vhost.publish_many(TASKS, std::iter::repeat_with(task).take(3000)).await.unwrap();
+    vhost.wait_for_counts(ANSWERS, LIMIT, |counts| counts.ready == 3000).await.unwrap();
+    let mut probe = TcpStream::connect(address).unwrap();
+    probe.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    probe.write_all(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    probe.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let pid = nix::unistd::Pid::from_raw(sleeper.id().unwrap().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    let status = tokio::time::timeout(LIMIT, sleeper.wait()).await.unwrap().unwrap();
+    assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_level_makes_the_broker_client_print_bodies() {
+    let vhost = vhost().await;
+    let worker = ready(worker().vhost(&vhost).env("JM_LOG__LEVEL", "trace,lapin=trace,lapin::channel=trace")).await;
+    send(&vhost, "1", r#"{"name":"Ada"}"#).await;
+    vhost.wait_for_counts(ANSWERS, LIMIT, |counts| counts.ready == 1).await.unwrap();
+    worker.wait_for_log("greeting", LIMIT).await.unwrap();
+    assert!(
+        worker.stdout().contains("TRACE") && !worker.stdout().contains("\"target\":\"lapin"),
+        "{}",
+        worker.stdout()
+    );
 }

@@ -9,14 +9,18 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 pub(crate) const TASKS: &str = "example.greet";
 pub(crate) const ANSWERS: &str = "example.greeted";
 
-/// The example worker, which cargo builds with the tests.
-pub(crate) fn worker() -> WorkerProcessBuilder {
+/// The example worker's binary, which cargo builds with the tests.
+pub(crate) fn program() -> PathBuf {
     let mut program = std::env::current_exe().unwrap();
     program.pop();
     program.pop();
-    let program: PathBuf = program.join("examples/greet_worker");
+    let program = program.join("examples/greet_worker");
     assert!(program.exists(), "build the examples first: cargo build -p jm-service --examples");
-    WorkerProcess::builder(program)
+    program
+}
+
+pub(crate) fn worker() -> WorkerProcessBuilder {
+    WorkerProcess::builder(program())
 }
 
 pub(crate) async fn vhost() -> Vhost {
