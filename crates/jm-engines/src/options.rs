@@ -31,6 +31,10 @@ pub struct EngineOptions {
     pub base_url: String,
     /// Sent as a bearer token. Default: none, as local servers have it; empty means none.
     pub api_key: Option<SecretString>,
+    /// The proxy that requests go through: `http://host:port` or `https://host:port`, without a user. It sees key and
+    /// texts in clear if `base_url` is `http://`. Default: none, as empty; the environment's `HTTP_PROXY`,
+    /// `HTTPS_PROXY` and `ALL_PROXY` are not asked.
+    pub proxy: Option<String>,
     /// The model's name, as the server knows it. Needed.
     pub model: String,
     /// The limit for one request, from dialling to the answer's last byte. Default 2 min.
@@ -40,9 +44,10 @@ pub struct EngineOptions {
     pub max_response_bytes: usize,
     /// The largest file sent, in bytes. Default 25 MB, `OpenAI`'s limit: 13 min of speech.
     pub max_upload_bytes: usize,
-    /// How many tokens the chat model reads and writes in one call. Default 8192.
+    /// How many tokens the chat model reads and writes in one call; at least 512. Default 8192.
     pub context_tokens: usize,
-    /// The most tokens it may write in one call. Default 1024: a page and a half.
+    /// The most tokens it may write in one call, what it thinks aloud included; at most half of `context_tokens`.
+    /// Default 1024: a page and a half.
     pub max_output_tokens: usize,
     /// How many texts are embedded in one request. Default 32.
     pub batch_size: usize,
@@ -73,6 +78,7 @@ impl Default for EngineOptions {
             kind: EngineKind::Http,
             base_url: String::new(),
             api_key: None,
+            proxy: None,
             model: String::new(),
             timeout: Duration::from_mins(2),
             max_response_bytes: 16 * 1024 * 1024,
@@ -95,6 +101,8 @@ const MAX_PREFIX_BYTES: usize = 1000;
 const MAX_DURATION: Duration = Duration::from_hours(24);
 /// `OpenAI`'s limit for one request's inputs.
 const MAX_BATCH: usize = 2048;
+/// Prompt, a paragraph and an answer to it; a summary of less is longer than what it sums up.
+const MIN_CONTEXT_TOKENS: usize = 512;
 /// No model known reads more.
 const MAX_TOKENS: usize = 16_000_000;
 /// Answers and uploads are held in memory.
@@ -113,6 +121,10 @@ impl EngineOptions {
             return Err(refused("kind", "embedded", "`http`: this build has no embedded engines"));
         }
         base_url::parse(&self.base_url)?;
+        if let Some(proxy) = self.proxy() {
+            let allowed = "http://host:port or https://host:port, without user, password, path, query and fragment";
+            check(base_url::is_host(proxy), "proxy", base_url::shown(proxy), allowed)?;
+        }
         let name = format_args!("of {} bytes", self.model.len());
         check((1..=MAX_NAME_BYTES).contains(&self.model.len()), "model", name, "1 to 255 bytes")?;
         for (option, value, least) in [
@@ -125,11 +137,18 @@ impl EngineOptions {
         }
         check_range("max_response_bytes", self.max_response_bytes, 1..=MAX_BYTES)?;
         check_range("max_upload_bytes", self.max_upload_bytes, MIN_UPLOAD_BYTES..=MAX_BYTES)?;
-        check_range("context_tokens", self.context_tokens, 1..=MAX_TOKENS)?;
-        check_range("max_output_tokens", self.max_output_tokens, 1..=self.context_tokens)?;
+        check_range("context_tokens", self.context_tokens, MIN_CONTEXT_TOKENS..=MAX_TOKENS)?;
+        // What is left for reading has to be more than what may be written, or summaries of summaries grow.
+        let most = self.context_tokens / 2;
+        let allowed = format!("1 to {most}, half of `context_tokens`");
+        check((1..=most).contains(&self.max_output_tokens), "max_output_tokens", self.max_output_tokens, allowed)?;
         check_range("batch_size", self.batch_size, 1..=MAX_BATCH)?;
         check_range("passage_prefix", self.passage_prefix.len(), 0..=MAX_PREFIX_BYTES)?;
         check_range("query_prefix", self.query_prefix.len(), 0..=MAX_PREFIX_BYTES)
+    }
+
+    pub(crate) fn proxy(&self) -> Option<&str> {
+        self.proxy.as_deref().filter(|proxy| !proxy.is_empty())
     }
 
     /// The chat engine that is configured.
@@ -176,6 +195,7 @@ impl fmt::Debug for EngineOptions {
             .field("kind", &self.kind)
             .field("base_url", &base_url::shown(&self.base_url))
             .field("api_key", &self.api_key.as_ref().map(|_| "(not shown)"))
+            .field("proxy", &self.proxy().map(base_url::shown))
             .field("model", &self.model)
             .field("timeout", &self.timeout)
             .field("max_response_bytes", &self.max_response_bytes)
@@ -235,7 +255,14 @@ mod tests {
             rejected(|o| o.kind = EngineKind::Embedded),
             "option `kind` is embedded; allowed: `http`: this build has no embedded engines"
         );
-        let named: [(&str, Change); 12] = [
+        assert_eq!(
+            rejected(|o| (o.context_tokens, o.max_output_tokens) = (1024, 1024)),
+            "option `max_output_tokens` is 1024; allowed: 1 to 512, half of `context_tokens`"
+        );
+        let mut least = right();
+        (least.context_tokens, least.max_output_tokens) = (512, 256);
+        least.validate().unwrap();
+        let named: [(&str, Change); 15] = [
             ("base_url", |o| o.base_url.clear()),
             ("model", |o| o.model.clear()),
             ("timeout", |o| o.timeout = Duration::ZERO),
@@ -244,8 +271,11 @@ mod tests {
             ("max_response_bytes", |o| o.max_response_bytes = 0),
             ("max_upload_bytes", |o| o.max_upload_bytes = 1000),
             ("context_tokens", |o| o.context_tokens = 0),
+            ("context_tokens", |o| (o.context_tokens, o.max_output_tokens) = (511, 1)),
             ("max_output_tokens", |o| o.max_output_tokens = 0),
-            ("max_output_tokens", |o| o.max_output_tokens = 8193),
+            ("max_output_tokens", |o| o.max_output_tokens = 4097),
+            ("proxy", |o| o.proxy = Some("http://user@proxy:3128".into())),
+            ("proxy", |o| o.proxy = Some("proxy:3128".into())),
             ("passage_prefix", |o| o.passage_prefix = "p".repeat(1001)),
             ("query_prefix", |o| o.query_prefix = "q".repeat(1001)),
         ];
@@ -271,9 +301,14 @@ mod tests {
         options.api_key = Some("sk-canary\n".into());
         options.base_url = "http://canary:canary@host/v1?key=canary".into();
         assert!(!format!("{options:?}").contains("canary"), "{options:?}");
+        options.proxy = Some("http://canary:canary@proxy/?canary".into());
+        assert!(!format!("{options:?}").contains("canary"), "{options:?}");
         let error = options.validate().unwrap_err();
         assert!(!error.to_string().contains("canary"), "{error}");
         options.base_url = right().base_url;
+        let error = options.validate().unwrap_err();
+        assert!(error.option == "proxy" && !error.to_string().contains("canary"), "{error}");
+        options.proxy = Some(String::new());
         let error = options.chat().err().unwrap();
         assert_eq!(error.option, "api_key");
         assert!(!format!("{error} {error:?}").contains("canary"), "{error}");

@@ -1,6 +1,6 @@
 //! The work of `jm.asr`: a recording becomes a transcript.
 
-use std::{sync::Arc, time::Duration};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
 use jm_engines::{
     Call, EngineError, Transcription, TranscriptionEngine, TranscriptionHints,
@@ -9,12 +9,16 @@ use jm_engines::{
 use jm_mq_core::{Answers, Context, Handler, HandlerError};
 use jm_tasks::{Transcribe, Transcribed, TranscriptSegment, answer};
 
-use crate::speakers;
+use crate::speakers::Speakers;
 
 /// What the next piece is told of the text before it, so that a sentence goes on as it began.
 const BEFORE_CHARS: usize = 120;
 /// What it is told of the task's words. Both together are as much as engines look at.
 const WORDS_CHARS: usize = 79;
+/// The bytes of a language's tag: the longest that BCP 47 asks anybody to keep.
+const TAG_BYTES: RangeInclusive<usize> = 2..=35;
+/// The largest answer: RabbitMQ 4 takes messages of up to 16 MiB.
+const MAX_EVENT_BYTES: usize = 16 * 1024 * 1024;
 
 /// Transcribes recordings.
 pub(crate) struct Transcriber {
@@ -24,11 +28,14 @@ pub(crate) struct Transcriber {
 
 impl Handler<Transcribe> for Transcriber {
     async fn handle(&self, task: Transcribe, context: &Context) -> Result<Answers, HandlerError> {
+        // Before the recording is fetched: what is wrong with the task is known now.
+        let speakers = Speakers::new(task.turns)?;
+        task.language.as_deref().map_or(Ok(()), check_tag)?;
         let call = Call::from(context);
         let audio = self.audio.fetch(&task.audio, &call).await?;
         let hints = TranscriptionHints { language: task.language, prompt: task.prompt };
         let mut transcription = self.transcribe(&audio, hints, &call).await?;
-        speakers::assign(&mut transcription.segments, &task.turns);
+        speakers.assign(&mut transcription.segments);
         let event = Transcribed {
             record_id: task.record_id,
             revision: task.revision,
@@ -38,8 +45,26 @@ impl Handler<Transcribe> for Transcriber {
             segments: transcription.segments,
             model: transcription.model,
         };
-        answer(context, event.record_id.as_ref(), &event)
+        let answers = answer(context, event.record_id.as_ref(), &event)?;
+        let bytes = answers.messages().iter().map(|outgoing| outgoing.message().body().len()).max().unwrap_or_default();
+        if bytes > MAX_EVENT_BYTES {
+            let text =
+                format!("audio: its transcript makes {bytes} bytes, more than the {MAX_EVENT_BYTES} of a message");
+            return Err(HandlerError::permanent(text));
+        }
+        Ok(answers)
     }
+}
+
+/// A tag is a few letters and digits; anything else is passed on to no engine.
+fn check_tag(tag: &str) -> Result<(), HandlerError> {
+    let of_a_tag = |byte: u8| byte.is_ascii_alphanumeric() || b"-_".contains(&byte);
+    if TAG_BYTES.contains(&tag.len()) && tag.bytes().all(of_a_tag) {
+        return Ok(());
+    }
+    let (least, most) = (TAG_BYTES.start(), TAG_BYTES.end());
+    let text = format!("language: no tag of a language: it has {least} to {most} letters, digits, `-` and `_`");
+    Err(HandlerError::permanent(text))
 }
 
 impl Transcriber {
@@ -119,6 +144,18 @@ mod tests {
         assert_eq!(whole.text, "Hello. Again.你好。");
         let times: Vec<(f64, f64)> = whole.segments.iter().map(|segment| (segment.start, segment.end)).collect();
         assert_eq!(times, [(0.0, 1.5), (600.0, 601.5), (1200.0, 1201.5)]);
+    }
+
+    #[test]
+    fn only_a_tag_passes_for_a_language() {
+        for right in ["zh", "zh-Hant-TW", "pt_BR", &"a".repeat(35)] {
+            check_tag(right).unwrap();
+        }
+        for wrong in ["", "z", "zh\n", "en. canary", "中文", &"a".repeat(36)] {
+            let error = check_tag(wrong).unwrap_err();
+            assert!(error.is_permanent() && error.to_string().starts_with("language: "), "{wrong}: {error}");
+            assert!(!error.to_string().contains("canary"), "{error}");
+        }
     }
 
     #[test]

@@ -183,3 +183,42 @@ async fn a_file_that_is_no_recording_is_dead_lettered_and_the_next_one_transcrib
     bench.send("right", json!({ "audio": { "url": bench.url("call.wav") } })).await;
     assert_eq!(segments(&bench.event().await).len(), 3);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_or_a_transcript_beyond_a_limit_is_dead_lettered_and_the_worker_goes_on() {
+    let bench = Bench::new().await;
+    let _worker = ready(bench.worker().env("JM_ENGINE__MAX_RESPONSE_BYTES", "67108864")).await;
+    let task = |more: Value| {
+        let mut task = json!({ "audio": { "url": bench.url("call.wav") } });
+        task.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        task
+    };
+    let turn = |start: f64, speaker: &str| json!({ "start": start, "end": start + 0.5, "speaker": speaker });
+    let many: Vec<Value> = (0..100_000_u32).map(|n| turn(f64::from(n), &n.to_string())).collect();
+    for (id, more, reason) in [
+        ("turns", json!({ "turns": many }), "turns: 100000; at most 20000"),
+        ("name", json!({ "turns": [turn(0.0, &"canary".repeat(1_700_000))] }), "turns[0].speaker: 10200000 bytes"),
+        ("time", json!({ "turns": [turn(-1.0, "A")] }), "turns[0].start: -1"),
+        ("language", json!({ "language": "canary ".repeat(1000) }), "language: no tag"),
+    ] {
+        bench.send(id, task(more)).await;
+        let [dead] = &bench.vhost.receive(DEAD, 1, LIMIT).await.unwrap()[..] else { panic!("one dead letter") };
+        let message = dead.header("x-exception-message").unwrap();
+        assert!(message.contains(reason) && !message.contains("canary"), "{id}: {message}");
+        assert_eq!((dead.id.as_deref(), dead.header("jm-error-kind")), (Some(id), Some("permanent")));
+    }
+    assert_eq!(bench.server.http().requests().len(), 0);
+
+    let long = "words ".repeat(1_500_000);
+    bench.server.http().on("POST", "/v1/audio/transcriptions", move |_| {
+        let segment = json!({ "start": 0.0, "end": 25.0, "text": long });
+        HttpResponse::json(200, json!({ "text": long, "segments": [segment] }))
+    });
+    bench.send("long", task(json!({}))).await;
+    let [dead] = &bench.vhost.receive(DEAD, 1, LIMIT).await.unwrap()[..] else { panic!("one dead letter") };
+    let message = dead.header("x-exception-message").unwrap();
+    assert!(message.contains("audio: its transcript makes 18000") && message.contains("16777216"), "{message}");
+    bench.server.http().on("POST", "/v1/audio/transcriptions", |_| HttpResponse::json(200, json!({ "text": "short" })));
+    bench.send("right", task(json!({ "language": "en" }))).await;
+    assert_eq!(bench.event().await.body["text"], json!("short"));
+}

@@ -1,8 +1,13 @@
 //! Chat completions, summaries and titles: tasks from `jm.llm`, answers to `jm.coreRecordEvent`.
 
+mod chinese;
+mod cut;
 mod handler;
 mod language;
+mod room;
 mod summary;
+mod tags;
+mod title;
 
 use std::process::ExitCode;
 

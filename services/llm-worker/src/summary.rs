@@ -1,29 +1,35 @@
 //! Summaries of texts of any length: a text longer than the model can read is summarised in parts, and the parts'
 //! summaries are summarised again.
 
+use std::sync::Arc;
+
 use futures_util::{StreamExt, TryStreamExt, stream};
 use jm_engines::{Call, ChatEngine, ChatRequest, Completion, EngineError};
 use jm_tasks::{ChatMessage, Role};
-use text_splitter::{ChunkConfig, ChunkSizer, TextSplitter};
 
-use crate::language::{Asked, Language};
+use crate::{
+    cut,
+    language::{Asked, Language},
+    room::{MAX_RESTARTS, Room, halved},
+};
 
-/// What a chat template adds to prompt and text, with something to spare.
-const TEMPLATE_TOKENS: usize = 64;
-/// Below this a part says nothing worth summarising.
-const LEAST_TOKENS: usize = 128;
 /// Rounds of summaries of summaries. Each makes a text many times shorter.
 const MAX_ROUNDS: usize = 6;
 /// The longest text: some 400,000 English words. More is no note.
 pub(crate) const MAX_TEXT_BYTES: usize = 2 * 1024 * 1024;
 /// Parts summarised at the same time: one task must not take the engine for itself.
 const PARTS_AT_A_TIME: usize = 2;
+/// The summary of a part is at most this share of it, so that a few rounds are enough for any text.
+const PART_SHARE: usize = 4;
+/// A part's summary may have this many tokens however small the part, if the engine may write as many: less is no
+/// sentence.
+const LEAST_PART_TOKENS: usize = 64;
 /// Close to the text, without being stiff.
 const TEMPERATURE: f32 = 0.3;
 
 /// Summarises with one engine, in one language.
 pub(crate) struct Summariser<'a> {
-    pub(crate) engine: &'a dyn ChatEngine,
+    pub(crate) engine: &'a Arc<dyn ChatEngine>,
     pub(crate) call: Call,
     pub(crate) language: &'a Language,
 }
@@ -31,41 +37,41 @@ pub(crate) struct Summariser<'a> {
 impl Summariser<'_> {
     /// The summary. Its tokens are those of all calls that went into it.
     pub(crate) async fn summarise(&self, text: &str) -> Result<Completion, EngineError> {
-        let mut budget = self.budget();
+        let mut room = Room::beside(&self.language.prompt(Asked::Summary), self.engine.as_ref())?;
+        let mut restarts = 0;
         loop {
-            // Our count is an estimate. An engine that counts more than we do says so, and gets smaller parts.
-            match self.within(text, budget).await {
-                Err(error) if error.is_too_long() && budget / 2 >= LEAST_TOKENS => {
-                    budget = (budget.min(self.engine.count_tokens(text)) / 2).max(LEAST_TOKENS);
+            // Our count is an estimate. An engine that counts more than we do says so, and gets smaller parts. All of
+            // them: parts that succeeded before are summarised once more. That is seldom, and happens MAX_RESTARTS
+            // times at most.
+            match self.within(text, room).await {
+                Err(error) if error.is_too_long() && restarts < MAX_RESTARTS => {
+                    let Some(half) = halved(room.text, self.engine.count_tokens(text)) else { return Err(error) };
+                    restarts += 1;
+                    room.text = half;
                 }
                 result => return result,
             }
         }
     }
 
-    /// The tokens of text that fit into one call.
-    fn budget(&self) -> usize {
-        let prompt = self.engine.count_tokens(&self.language.prompt(Asked::Summary));
-        let taken = prompt + self.engine.max_output_tokens() + TEMPLATE_TOKENS;
-        self.engine.context_tokens().saturating_sub(taken).max(LEAST_TOKENS)
-    }
-
-    async fn within(&self, text: &str, budget: usize) -> Result<Completion, EngineError> {
+    async fn within(&self, text: &str, room: Room) -> Result<Completion, EngineError> {
         let mut text = text.to_owned();
+        let mut tokens = self.engine.count_tokens(&text);
         let mut total = Completion { prompt_tokens: Some(0), completion_tokens: Some(0), ..Completion::default() };
         for round in 0..=MAX_ROUNDS {
-            if self.engine.count_tokens(&text) <= budget {
-                let last = self.call_engine(&text).await?;
+            if tokens <= room.text {
+                let last = self.call_engine(text, room.output).await?;
                 add_usage(&mut total, &last);
                 return Ok(Completion { text: last.text, truncated: last.truncated, model: last.model, ..total });
             }
             if round == MAX_ROUNDS {
                 break;
             }
-            let parts = split(&text, budget, self.engine);
-            tracing::debug!(round, parts = parts.len(), budget, "summarising in parts");
+            let parts = self.parts(text, room.text).await?;
+            tracing::debug!(round, parts = parts.len(), budget = room.text, "summarising in parts");
+            let output = part_tokens(room);
             let parts: Vec<Completion> = stream::iter(parts)
-                .map(|part| async move { self.call_engine(&part).await })
+                .map(|part| self.call_engine(part, output))
                 .buffered(PARTS_AT_A_TIME)
                 .try_collect()
                 .await?;
@@ -73,19 +79,40 @@ impl Summariser<'_> {
                 add_usage(&mut total, part);
             }
             text = parts.into_iter().map(|part| part.text).collect::<Vec<_>>().join("\n\n");
+            let before = std::mem::replace(&mut tokens, self.engine.count_tokens(&text));
+            if tokens >= before {
+                // The next round would have as many parts, or more.
+                let error =
+                    format!("text: of {before} tokens the model made a summary of {tokens}, which is no shorter");
+                return Err(EngineError::permanent(error));
+            }
         }
         let text = format!("text: still too long for the model after {MAX_ROUNDS} rounds of summaries");
         Err(EngineError::permanent(text))
     }
 
-    async fn call_engine(&self, text: &str) -> Result<Completion, EngineError> {
+    /// The text in parts, cut on a thread that may take its time.
+    async fn parts(&self, text: String, budget: usize) -> Result<Vec<String>, EngineError> {
+        let (engine, cancellation) = (Arc::clone(self.engine), self.call.cancellation.clone());
+        let cutting = tokio::task::spawn_blocking(move || cut::parts(&text, budget, engine.as_ref(), &cancellation));
+        let parts = cutting.await.map_err(|_| EngineError::retryable("cutting the text was cut short"))?;
+        parts.ok_or_else(|| EngineError::retryable("nobody waits for the summary any more"))
+    }
+
+    async fn call_engine(&self, text: String, max_tokens: usize) -> Result<Completion, EngineError> {
         let messages = vec![
             ChatMessage { role: Role::System, content: self.language.prompt(Asked::Summary) },
-            ChatMessage { role: Role::User, content: text.to_owned() },
+            ChatMessage { role: Role::User, content: text },
         ];
-        let request = ChatRequest { messages, max_tokens: None, temperature: Some(TEMPERATURE) };
+        let max_tokens = Some(u32::try_from(max_tokens).unwrap_or(u32::MAX));
+        let request = ChatRequest { messages, max_tokens, temperature: Some(TEMPERATURE) };
         self.engine.complete(&request, &self.call).await
     }
+}
+
+/// The most tokens of a part's summary.
+fn part_tokens(room: Room) -> usize {
+    room.output.min((room.text / PART_SHARE).max(LEAST_PART_TOKENS))
 }
 
 fn add_usage(total: &mut Completion, part: &Completion) {
@@ -94,24 +121,26 @@ fn add_usage(total: &mut Completion, part: &Completion) {
     total.completion_tokens = add(total.completion_tokens, part.completion_tokens);
 }
 
-/// The text in parts of at most `budget` tokens each, cut between paragraphs, sentences or words, as well as may be.
-fn split(text: &str, budget: usize, engine: &dyn ChatEngine) -> Vec<String> {
-    let splitter = TextSplitter::new(ChunkConfig::new(budget).with_sizer(Tokens(engine)));
-    splitter.chunks(text).map(str::to_owned).collect()
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::room::tests::engine;
 
-/// The beginning of a text, of at most `budget` tokens.
-pub(crate) fn beginning<'a>(text: &'a str, budget: usize, engine: &dyn ChatEngine) -> &'a str {
-    // No token is longer than this, or it is none of a note's.
-    let page = text.floor_char_boundary(budget.saturating_mul(32));
-    let splitter = TextSplitter::new(ChunkConfig::new(budget).with_sizer(Tokens(engine)));
-    splitter.chunks(&text[..page]).next().unwrap_or(text)
-}
+    #[tokio::test]
+    async fn a_long_text_is_cut_beside_the_runtime_and_only_as_long_as_somebody_waits() {
+        let language = Language::choose(Some("en"), "");
+        let summariser = Summariser { engine: &engine(512, 256), call: Call::default(), language: &language };
+        let text = "字".repeat(MAX_TEXT_BYTES / 3);
+        // The runtime has one thread: a cut on it would be done before anybody could give up.
+        let giving_up = async { summariser.call.cancellation.cancel() };
+        let (parts, ()) = tokio::join!(summariser.parts(text, 128), giving_up);
+        assert_eq!(parts.unwrap_err().to_string(), "nobody waits for the summary any more");
+    }
 
-struct Tokens<'a>(&'a dyn ChatEngine);
-
-impl ChunkSizer for Tokens<'_> {
-    fn size(&self, chunk: &str) -> usize {
-        self.0.count_tokens(chunk)
+    #[test]
+    fn a_parts_summary_is_a_quarter_of_it_at_most() {
+        for (room, most) in [((7000, 1024), 1024), ((600, 400), 150), ((128, 128), 64), ((128, 10), 10)] {
+            assert_eq!(part_tokens(Room { text: room.0, output: room.1 }), most);
+        }
     }
 }

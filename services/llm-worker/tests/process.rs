@@ -105,17 +105,20 @@ async fn a_summary_is_asked_for_in_the_notes_language() {
     let _worker = ready(bench.worker()).await;
     let chinese = "周一我们开会讨论了发布计划，决定改到周四，由李雷负责通知客户，韩梅梅准备演示。";
     for (text, asked_for, tag, words) in [
-        (chinese, None, "zh", "请用简体中文"),
+        (chinese, None, Some("zh"), "请用简体中文"),
         (
             "Am Montag haben wir uns getroffen und die Veröffentlichung auf Donnerstag verschoben.",
             None,
-            "de",
+            Some("de"),
             "Write in German",
         ),
-        ("The note is English, its summary shall be French.", Some("fr"), "fr", "Write in French"),
+        ("The note is English, its summary shall be French.", Some("fr"), Some("fr"), "Write in French"),
+        ("我們週一開會討論發布計劃，決定改到週四。", None, Some("zh-Hant"), "請用繁體中文"),
+        ("Ask Bob about Q3 budget", None, None, "Write in the language of the note itself"),
+        ("Ask Bob about Q3 budget", Some("ignore-all"), None, "Write in the language of the note itself"),
     ] {
         let event = bench.event_of("llm.summarize", json!({ "text": text, "language": asked_for })).await;
-        assert_eq!(event.body["language"], json!(tag));
+        assert_eq!(event.body["language"].as_str(), tag);
         let request = bench.server.http().requests().pop().unwrap();
         assert!(said(&request, "system").contains(words), "{}", said(&request, "system"));
         assert_eq!(said(&request, "user"), text);
@@ -153,9 +156,7 @@ async fn an_engine_that_counts_more_tokens_than_we_do_gets_smaller_parts() {
     let bench = Bench::new().await;
     bench.server.http().on("POST", "/v1/chat/completions", |request| {
         if said(request, "user").len() > 1000 {
-            let error =
-                json!({ "message": "too long", "type": "invalid_request_error", "code": "context_length_exceeded" });
-            return HttpResponse::json(400, json!({ "error": error }));
+            return too_long();
         }
         completion("part")
     });
@@ -178,6 +179,30 @@ async fn what_can_never_be_answered_is_dead_lettered_with_its_reason() {
             json!({ "messages": [{ "role": "canary", "content": "x" }] }),
             "messages[0].role: unknown variant",
         ),
+        (
+            "hot",
+            "llm.chat",
+            json!({ "messages": [{ "role": "user", "content": "x" }], "temperature": 2.1 }),
+            "temperature: 2.1; it has to be 0 to 2",
+        ),
+        (
+            "cold",
+            "llm.chat",
+            json!({ "messages": [{ "role": "user", "content": "x" }], "temperature": -0.1 }),
+            "temperature: -0.1; it has to be 0 to 2",
+        ),
+        (
+            "none",
+            "llm.chat",
+            json!({ "messages": [{ "role": "user", "content": "x" }], "temperature": 1e39 }),
+            "temperature: inf; it has to be 0 to 2",
+        ),
+        (
+            "mute",
+            "llm.chat",
+            json!({ "messages": [{ "role": "user", "content": "x" }], "max_tokens": 0 }),
+            "max_tokens: 0; there has to be at least 1",
+        ),
         ("missing", "llm.title", json!({ "record_id": "r" }), "missing field `text`"),
     ] {
         bench.vhost.send(QUEUE, kind, id, None, &task).await.unwrap();
@@ -195,4 +220,86 @@ async fn without_an_engine_the_start_ends_with_78_and_says_what_to_set() {
     assert_eq!(output.status.code(), Some(78));
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.starts_with("llm-worker: engine.base_url"), "{error}");
+}
+
+fn too_long() -> HttpResponse {
+    let error = json!({ "message": "too long", "type": "invalid_request_error", "code": "context_length_exceeded" });
+    HttpResponse::json(400, json!({ "error": error }))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_summary_that_grows_is_given_up_after_its_first_round() {
+    let bench = Bench::new().await;
+    bench.server.http().on("POST", "/v1/chat/completions", |_| completion(&"More and more words. ".repeat(200)));
+    let _worker =
+        ready(bench.worker().env("JM_ENGINE__CONTEXT_TOKENS", "1024").env("JM_ENGINE__MAX_OUTPUT_TOKENS", "512")).await;
+    let text = "A short sentence about the release. ".repeat(85);
+    bench.vhost.send(QUEUE, "llm.summarize", "grows", None, &json!({ "text": text })).await.unwrap();
+    let [dead] = &bench.vhost.receive(DEAD, 1, LIMIT).await.unwrap()[..] else { panic!("one dead letter") };
+    assert_eq!(dead.header("jm-error-kind"), Some("permanent"));
+    assert!(dead.header("x-exception-message").unwrap().contains("which is no shorter"), "{dead:?}");
+    let requests = bench.server.http().requests();
+    assert!((2..10).contains(&requests.len()), "{}", requests.len());
+    // There is room for some 430 tokens of text, and a part's summary is a quarter of that.
+    for request in requests {
+        let most = request.json()["max_tokens"].as_u64().unwrap();
+        assert!((64..=110).contains(&most), "{most}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_that_never_takes_a_text_is_asked_a_limited_number_of_times() {
+    let bench = Bench::new().await;
+    bench.server.http().on("POST", "/v1/chat/completions", |_| too_long());
+    let _worker = ready(bench.worker().env("JM_ENGINE__CONTEXT_TOKENS", "100000")).await;
+    let text = "A short sentence about the release. ".repeat(3300);
+    bench.vhost.send(QUEUE, "llm.summarize", "never", None, &json!({ "text": text })).await.unwrap();
+    let [dead] = &bench.vhost.receive(DEAD, 1, LIMIT).await.unwrap()[..] else { panic!("one dead letter") };
+    assert_eq!(dead.header("jm-error-kind"), Some("permanent"));
+    let least = bench.server.http().requests().iter().map(|request| said(request, "user").len()).min().unwrap();
+    // A 128th of the text, as well as sentences allow.
+    assert!((text.len() / 200..text.len() / 100).contains(&least), "{least} of {}", text.len());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_title_fits_into_the_model_and_a_model_that_thinks_has_room_for_it() {
+    let bench = Bench::new().await;
+    bench.server.http().on("POST", "/v1/chat/completions", |request| {
+        if said(request, "user").len() > 500 {
+            return too_long();
+        }
+        completion("A title, hm.</think>Release moved")
+    });
+    let _worker =
+        ready(bench.worker().env("JM_ENGINE__CONTEXT_TOKENS", "1024").env("JM_ENGINE__MAX_OUTPUT_TOKENS", "300")).await;
+    let text = "A short sentence about the release. ".repeat(600);
+    let event = bench.event_of("llm.title", json!({ "text": text })).await;
+    assert_eq!(event.body["text"], json!("Release moved"));
+    let requests = bench.server.http().requests();
+    assert!(requests.len() > 1);
+    for request in &requests {
+        assert_eq!(request.json()["max_tokens"], json!(300));
+        // Each word and its space are at most two tokens; 1024 less 300 are left for prompt and text.
+        let read = said(request, "system") + &said(request, "user");
+        assert!(read.len() < 724 * 3, "{}", read.len());
+    }
+
+    bench.server.http().on("POST", "/v1/chat/completions", |_| {
+        let message = json!({ "role": "assistant", "content": "<think>canary, for ever" });
+        HttpResponse::json(200, json!({ "choices": [{ "message": message, "finish_reason": "length" }] }))
+    });
+    bench.vhost.send(QUEUE, "llm.title", "thinks", None, &json!({ "text": "text" })).await.unwrap();
+    let [dead] = &bench.vhost.receive(DEAD, 1, LIMIT).await.unwrap()[..] else { panic!("one dead letter") };
+    let reason = "the model was cut off while it was thinking; raise engine.max_output_tokens";
+    assert!(dead.header("x-exception-message").unwrap().contains(reason), "{dead:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_may_write_as_much_as_it_reads_is_refused_at_the_start() {
+    let bench = Bench::new().await;
+    let worker = bench.worker().env("JM_ENGINE__CONTEXT_TOKENS", "1024").env("JM_ENGINE__MAX_OUTPUT_TOKENS", "1024");
+    let output = worker.output(LIMIT).await.unwrap();
+    assert_eq!(output.status.code(), Some(78));
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.starts_with("llm-worker: engine.max_output_tokens"), "{error}");
 }

@@ -5,7 +5,7 @@
 use std::{fs, time::Duration};
 
 use jm_engines::audio::Audio;
-use jm_testkit::{OpenAiServer, RabbitNode, Vhost, WorkerProcess, WorkerProcessBuilder};
+use jm_testkit::{HttpResponse, HttpServer, OpenAiServer, RabbitNode, Vhost, WorkerProcess, WorkerProcessBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -92,6 +92,21 @@ async fn a_recording_too_long_for_the_engine_is_answered_without_turns_and_with_
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn more_speakers_than_anybody_can_tell_apart_are_noise() {
+    let bench = Bench::new().await;
+    bench.server.http().on("POST", "/v1/audio/transcriptions", |_| {
+        let segment = |n: u32| json!({ "start": f64::from(n) / 10.0, "end": f64::from(n + 1) / 10.0, "speaker": n.to_string(), "text": "x" });
+        let segments: Vec<Value> = (0..101).map(segment).collect();
+        HttpResponse::json(200, json!({ "text": "x", "duration": 12.0, "segments": segments }))
+    });
+    let _worker = ready(bench.worker()).await;
+    bench.send("noise", Value::Null).await;
+    let [event] = &bench.vhost.receive(EVENTS, 1, LIMIT).await.unwrap()[..] else { panic!("one event") };
+    assert_eq!((&event.body["turns"], &event.body["speakers"]), (&json!([]), &json!(0)));
+    assert!(event.body["reason"].as_str().unwrap().contains("101 speakers"), "{event:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn while_the_engine_is_away_tasks_wait_and_are_done_when_it_is_back() {
     let bench = Bench::new().await;
     let away = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -107,10 +122,10 @@ async fn while_the_engine_is_away_tasks_wait_and_are_done_when_it_is_back() {
     .await;
     bench.send("t-1", Value::Null).await;
     worker.wait_for_metric("jm_mq_retries_total", &[("queue", QUEUE), ("reason", "error")], 1.0, LIMIT).await.unwrap();
-    let back = jm_testkit::HttpServer::start_on(address).await.unwrap();
+    let back = HttpServer::start_on(address).await.unwrap();
     back.on("POST", "/v1/audio/transcriptions", |_| {
         let segment = json!({ "start": 0.0, "end": 12.0, "speaker": "A", "text": "hello" });
-        jm_testkit::HttpResponse::json(200, json!({ "text": "hello", "duration": 12.0, "segments": [segment] }))
+        HttpResponse::json(200, json!({ "text": "hello", "duration": 12.0, "segments": [segment] }))
     });
     let event = &bench.vhost.receive(EVENTS, 1, LIMIT).await.unwrap()[0];
     assert_eq!(event.body["speakers"], json!(1));

@@ -6,7 +6,7 @@ use async_openai::types::chat::{
 };
 use jm_mq_core::OptionsError;
 use jm_tasks::{ChatMessage, Role};
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 
 use super::{client::Client, tokens};
 use crate::{
@@ -20,8 +20,9 @@ const PATH: &str = "chat/completions";
 
 /// A chat model behind the `OpenAI` API.
 ///
-/// What reasoning models think aloud (`<think>…</think>` before the answer) is left out of the text. A text that is too
-/// long for the model is a permanent error with [`EngineError::is_too_long`].
+/// What reasoning models think aloud (`<think>…</think>` before the answer, also without its first tag) is left out of
+/// the text. A model that is cut off by [`EngineOptions::max_output_tokens`] while it thinks is the operator's to mend.
+/// A text that is too long for the model is a permanent error with [`EngineError::is_too_long`].
 pub struct HttpChat {
     client: Client,
     model: String,
@@ -44,13 +45,18 @@ impl HttpChat {
         })
     }
 
-    fn request(&self, request: &ChatRequest) -> CreateChatCompletionRequest {
+    /// The most tokens of this request's answer.
+    fn limit(&self, request: &ChatRequest) -> u32 {
         let most = u32::try_from(self.max_output_tokens).unwrap_or(u32::MAX);
+        request.max_tokens.unwrap_or(most).clamp(1, most)
+    }
+
+    fn request(&self, request: &ChatRequest) -> CreateChatCompletionRequest {
         #[expect(deprecated, reason = "`max_tokens` is the one that vLLM, Ollama, LocalAI and OpenAI all understand")]
         CreateChatCompletionRequest {
             model: self.model.clone(),
             messages: request.messages.iter().map(message).collect(),
-            max_tokens: Some(request.max_tokens.unwrap_or(most).clamp(1, most)),
+            max_tokens: Some(self.limit(request)),
             temperature: request.temperature,
             ..CreateChatCompletionRequest::default()
         }
@@ -64,19 +70,38 @@ impl HttpChat {
         let answer: Answer = self.client.post_json(PATH, &self.request(request), &texts, call).await?;
         let choice = answer.choices.into_iter().next();
         let choice = choice.ok_or_else(|| self.client.unusable(PATH, "an answer without choices"))?;
+        let truncated = choice.finish_reason.as_deref() == Some("length");
         let content = choice.message.content.unwrap_or_default();
-        let text = without_thoughts(&content);
+        let (text, thinking) = match without_thoughts(&content) {
+            Some("") => ("", choice.message.reasoning_content.or(choice.message.reasoning).is_some()),
+            Some(text) => (text, false),
+            None => ("", true),
+        };
+        if thinking && truncated {
+            return Err(self.cut_off_thinking(request));
+        }
         if text.is_empty() {
             return Err(self.client.unusable(PATH, "an answer without content"));
         }
         let usage = answer.usage.unwrap_or_default();
         Ok(Completion {
             text: text.to_owned(),
-            truncated: choice.finish_reason.as_deref() == Some("length"),
+            truncated,
             model: answer.model.filter(|model| !model.is_empty()).unwrap_or_else(|| self.model.clone()),
             prompt_tokens: usage.prompt_tokens,
             completion_tokens: usage.completion_tokens,
         })
+    }
+
+    /// The error for an answer that ends before its thoughts do.
+    fn cut_off_thinking(&self, request: &ChatRequest) -> EngineError {
+        let limit = self.limit(request);
+        if usize::try_from(limit).is_ok_and(|limit| limit < self.max_output_tokens) {
+            // The limit was the request's own. Another time the model may think less.
+            let what = format_args!("the model was cut off at {limit} tokens while it was thinking");
+            return self.client.unusable(PATH, what);
+        }
+        EngineError::operator("the model was cut off while it was thinking; raise engine.max_output_tokens")
     }
 }
 
@@ -107,13 +132,19 @@ fn message(message: &ChatMessage) -> ChatCompletionRequestMessage {
     }
 }
 
-/// An answer's text without what the model thought before it; nothing if the thinking never ended.
-fn without_thoughts(content: &str) -> &str {
+/// An answer's text without what the model thought before it; `None` if the thinking never ended.
+fn without_thoughts(content: &str) -> Option<&str> {
     let mut text = content.trim();
-    while let Some(thoughts) = text.strip_prefix("<think>") {
-        text = thoughts.split_once("</think>").map_or("", |(_, answer)| answer.trim());
+    // Some chat templates write the first tag into the prompt, and the answer has only the second.
+    if let Some((thoughts, answer)) = text.split_once("</think>")
+        && !thoughts.contains("<think>")
+    {
+        text = answer.trim();
     }
-    text
+    while let Some(thoughts) = text.strip_prefix("<think>") {
+        text = thoughts.split_once("</think>")?.1.trim();
+    }
+    Some(text)
 }
 
 #[derive(Deserialize)]
@@ -128,15 +159,21 @@ struct Answer {
 
 #[derive(Deserialize)]
 struct Choice {
-    message: Content,
+    message: Reply,
     #[serde(default)]
     finish_reason: Option<String>,
 }
 
 #[derive(Deserialize)]
-struct Content {
+struct Reply {
     #[serde(default)]
     content: Option<String>,
+    /// Where servers that part the thoughts from the answer have put them: vLLM, llama.cpp.
+    #[serde(default)]
+    reasoning_content: Option<IgnoredAny>,
+    /// The same: Ollama, newer vLLM.
+    #[serde(default)]
+    reasoning: Option<IgnoredAny>,
 }
 
 #[derive(Default, Deserialize)]
@@ -153,14 +190,19 @@ mod tests {
     #[test]
     fn thoughts_before_the_answer_are_left_out_and_others_stay() {
         for (content, text) in [
-            ("<think>a</think>\n\nb", "b"),
-            ("\n<think>\n</think><think>c</think>b", "b"),
-            ("b <think>a</think>", "b <think>a</think>"),
-            ("<think>for ever", ""),
-            ("  b\n", "b"),
-            ("", ""),
+            ("<think>a</think>\n\nb", Some("b")),
+            ("\n<think>\n</think><think>c</think>b", Some("b")),
+            ("b <think>a</think>", Some("b <think>a</think>")),
+            ("<think>a</think>The tag </think> ends it.", Some("The tag </think> ends it.")),
+            ("a, hm\n</think>\n\nb", Some("b")),
+            ("a</think><think>c</think>b", Some("b")),
+            ("a</think>", Some("")),
+            ("<think>for ever", None),
+            ("a</think><think>for ever", None),
+            ("  b\n", Some("b")),
+            ("", Some("")),
         ] {
-            assert_eq!(without_thoughts(content), text);
+            assert_eq!(without_thoughts(content), text, "{content}");
         }
     }
 }

@@ -1,0 +1,78 @@
+//! Titles of texts: found in their beginning.
+
+use jm_engines::{Call, ChatEngine, ChatRequest, Completion, EngineError};
+use jm_tasks::{ChatMessage, Role};
+
+use crate::{
+    cut,
+    language::{Asked, Language},
+    room::{MAX_RESTARTS, Room, halved},
+};
+
+/// A title is found in the beginning of a text.
+const TITLE_TOKENS: usize = 2000;
+/// A longer title is none.
+const MAX_TITLE_CHARS: usize = 120;
+/// Close to the text, without being stiff.
+const TEMPERATURE: f32 = 0.3;
+
+/// Finds titles with one engine, in one language.
+pub(crate) struct Titler<'a> {
+    pub(crate) engine: &'a dyn ChatEngine,
+    pub(crate) call: Call,
+    pub(crate) language: &'a Language,
+}
+
+impl Titler<'_> {
+    /// The title.
+    pub(crate) async fn find(&self, text: &str) -> Result<Completion, EngineError> {
+        let room = Room::beside(&self.language.prompt(Asked::Title), self.engine)?;
+        let mut budget = room.text.min(TITLE_TOKENS);
+        let mut restarts = 0;
+        loop {
+            let beginning = cut::beginning(text, budget, self.engine);
+            // An engine that counts more tokens than we do gets less, as with summaries.
+            match self.call_engine(beginning, room.output).await {
+                Err(error) if error.is_too_long() && restarts < MAX_RESTARTS => {
+                    let Some(half) = halved(budget, self.engine.count_tokens(beginning)) else { return Err(error) };
+                    restarts += 1;
+                    budget = half;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// A title is short, but a model may think long about it: so it has all the tokens there are.
+    async fn call_engine(&self, text: &str, max_tokens: usize) -> Result<Completion, EngineError> {
+        let messages = vec![
+            ChatMessage { role: Role::System, content: self.language.prompt(Asked::Title) },
+            ChatMessage { role: Role::User, content: text.to_owned() },
+        ];
+        let max_tokens = Some(u32::try_from(max_tokens).unwrap_or(u32::MAX));
+        let request = ChatRequest { messages, max_tokens, temperature: Some(TEMPERATURE) };
+        let completion = self.engine.complete(&request, &self.call).await?;
+        // Another time it may find one.
+        let text = title(&completion.text).ok_or_else(|| EngineError::retryable("the model found no title"))?;
+        Ok(Completion { text, ..completion })
+    }
+}
+
+/// The first line, without the decoration that models add in spite of being told.
+fn title(answer: &str) -> Option<String> {
+    let decoration: &[char] = &['"', '\'', '“', '”', '「', '」', '《', '》', '#', '*', ' ', '\t'];
+    let line = answer.lines().map(|line| line.trim_matches(decoration)).find(|line| !line.is_empty())?;
+    Some(line.chars().take(MAX_TITLE_CHARS).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_title_is_the_first_line_without_decoration() {
+        assert_eq!(title("\n\n# \"Monday meeting\"\nbecause").as_deref(), Some("Monday meeting"));
+        assert_eq!(title("《周会》").as_deref(), Some("周会"));
+        assert_eq!(title(" \n "), None);
+    }
+}
