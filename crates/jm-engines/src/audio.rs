@@ -6,8 +6,11 @@
 
 mod address;
 mod decode;
+mod dialer;
 mod fetch;
 mod file;
+mod guarded;
+mod header;
 mod options;
 mod pieces;
 mod resample;
@@ -65,7 +68,8 @@ impl Audio {
     /// Itself in pieces no longer than `max`, each with its place in the whole; none if it is empty.
     ///
     /// A cut is made at the quietest 50 ms of a piece's last tenth, of at most 15 s: in a pause, if there is one.
-    /// Less than a second is taken for a second: speech in shorter pieces means nothing.
+    /// Less than a second is taken for a second: speech in shorter pieces means nothing. So no piece is shorter either,
+    /// unless the whole is, or `max` is below two seconds.
     pub fn pieces(&self, max: Duration) -> Vec<(Duration, Self)> {
         let lengths = pieces::lengths(self.samples(), samples_in(max));
         let mut start = 0;
@@ -100,6 +104,17 @@ impl Audio {
     /// The length of [`to_wav`](Self::to_wav) in bytes.
     pub(crate) fn wav_len(&self) -> usize {
         WAV_HEADER_BYTES + self.samples().len() * 2
+    }
+
+    /// At least this long, with silence at its end if need be.
+    pub(crate) fn padded(&self, least: Duration) -> Self {
+        let least = samples_in(least);
+        if self.samples().len() >= least {
+            return self.clone();
+        }
+        let mut samples = self.samples().to_vec();
+        samples.resize(least, 0);
+        Self::from_samples(samples)
     }
 
     fn cut(&self, range: Range<usize>) -> Self {

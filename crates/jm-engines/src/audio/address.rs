@@ -35,18 +35,16 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     if let Some(address) = inner_v4(segments) {
         return is_public_v4(address);
     }
+    // Nothing else has been given out: unique local, link-local, multicast and NAT64 by networks' own prefixes lie
+    // outside, as does what may come to be used one day.
+    let given_out = (0x2000..=0x3fff).contains(&segments[0]);
     let refused = match (segments[0], segments[1]) {
-        // NAT64 by networks' own prefixes, which lead anywhere.
-        (0x64, second) => second == 0xff9b,
-        // Discarded.
-        (0x100, second) => (second, segments[2], segments[3]) == (0, 0, 0),
         // Protocols' own, Teredo among them; documentation.
         (0x2001, second) => second <= 0x1ff || second == 0xdb8,
         (0x3fff, second) => second <= 0xfff,
-        // Unique local, link-local, site-local, multicast.
-        (first, _) => matches!(first, 0xfc00..=0xfdff | 0xfe80..=0xfeff | 0xff00..),
+        _ => false,
     };
-    !refused
+    given_out && !refused
 }
 
 /// The address of IPv4 that one of IPv6 stands for.
@@ -75,12 +73,12 @@ mod tests {
             :: ::1 ::ffff:127.0.0.1 ::ffff:10.0.0.1 ::ffff:169.254.169.254 ::127.0.0.1 ::192.168.0.1 ::ffff:0:10.0.0.1 \
             64:ff9b::10.0.0.1 64:ff9b::7f00:1 64:ff9b:1::808:808 2002:7f00:1:: 2002:c0a8:1:: 2002:a9fe:a9fe::1 2001::1 \
             2001:0:ffff::1 2001:db8::1 2001:db8:ffff::1 fc00::1 fdff:ffff::1 fe80::1 febf::1 fec0::1 feff::1 ff00::1 \
-            ff02::1 100::1 100::ffff:ffff:ffff:ffff 3fff::1";
+            ff02::1 100::1 100::ffff:ffff:ffff:ffff 3fff::1 fbff::1 101::1 100:0:0:1::1 1fff:ffff::1 4000::1 5f00::1 8000::1";
         const PUBLIC: &str = "1.0.0.1 8.8.8.8 9.255.255.255 11.0.0.0 100.63.255.255 100.128.0.0 126.255.255.255 \
             128.0.0.1 169.253.255.255 169.255.0.0 172.15.255.255 172.32.0.0 192.0.1.1 192.0.3.1 192.88.98.1 192.167.0.1 \
             192.169.0.0 198.17.255.255 198.20.0.0 198.51.99.1 198.51.101.1 203.0.112.1 203.0.114.1 223.255.255.255 \
             ::ffff:8.8.8.8 ::8.8.8.8 64:ff9b::8.8.8.8 2002:808:808::1 2606:4700::1111 2001:4860:4860::8888 2400::1 \
-            2001:200::1 fbff::1 101::1 100:0:0:1::1";
+            2001:200::1 2000::1 3ffe::1";
         for address in PRIVATE.split_whitespace() {
             assert!(!is_public(address.parse().unwrap()), "{address}");
         }

@@ -1,6 +1,6 @@
 //! From a file's bytes to samples.
 
-use std::{io, io::Cursor, time::Duration};
+use std::{io, sync::LazyLock, time::Duration};
 
 use symphonia::{
     core::{
@@ -17,17 +17,26 @@ use symphonia::{
         errors::Error,
         formats::{
             FormatOptions, FormatReader, Track, TrackType,
-            probe::Hint,
+            probe::{Hint, Probe},
             well_known::{FORMAT_ID_FLAC, FORMAT_ID_ISOMP4, FORMAT_ID_WAVE},
         },
         io::MediaSourceStream,
         meta::MetadataOptions,
     },
-    default::{get_codecs, get_probe},
+    default::{
+        formats::{AdtsReader, FlacReader, IsoMp4Reader, MkvReader, MpaReader, OggReader, WavReader},
+        get_codecs,
+    },
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Audio, SAMPLE_RATE, resample::Collector, samples_in};
+use super::{
+    Audio, SAMPLE_RATE,
+    guarded::{Allowance, Guarded},
+    header,
+    resample::Collector,
+    samples_in,
+};
 use crate::error::EngineError;
 
 /// What can be decoded, for errors.
@@ -43,13 +52,38 @@ const MAX_CHAINED: u32 = 1000;
 /// How much shorter than its header says a recording may be, before it counts as cut off: the headers are not exact.
 const MISSING_TOLERATED: Duration = Duration::from_secs(1);
 
+/// Finds the format. It knows no tags, unlike the one that symphonia has ready: those before the sound are gone when it
+/// begins, and any others would be collected without a limit.
+static PROBE: LazyLock<Probe> = LazyLock::new(|| {
+    let mut probe = Probe::new();
+    probe.register_format::<AdtsReader<'_>>();
+    probe.register_format::<FlacReader<'_>>();
+    probe.register_format::<IsoMp4Reader<'_>>();
+    probe.register_format::<MkvReader<'_>>();
+    probe.register_format::<MpaReader<'_>>();
+    probe.register_format::<OggReader<'_>>();
+    probe.register_format::<WavReader<'_>>();
+    probe
+});
+
 /// Decodes a whole file. Every error but a cancellation is permanent.
 ///
-/// In memory are the file, the samples at 16 kHz, and a packet.
-pub(super) fn decode(file: Vec<u8>, max_duration: Duration, stop: &CancellationToken) -> Result<Audio, EngineError> {
-    let stream = MediaSourceStream::new(Box::new(Cursor::new(file)), <_>::default());
+/// In memory are the file, the samples at 16 kHz, a packet, and up to ten times 24 MiB of the file's own tables. The
+/// file is gone when the samples are returned.
+pub(super) fn decode(
+    mut file: Vec<u8>,
+    max_duration: Duration,
+    stop: &CancellationToken,
+) -> Result<Audio, EngineError> {
+    header::mend(&mut file);
+    let allowance = Allowance::new();
+    let file = Guarded::new(file, allowance.clone(), stop.clone());
+    let stream = MediaSourceStream::new(Box::new(file), <_>::default());
     let options = (FormatOptions::default(), MetadataOptions::default());
-    let mut format = get_probe().probe(&Hint::new(), stream, options.0, options.1).map_err(|error| {
+    let mut format = PROBE.probe(&Hint::new(), stream, options.0, options.1).map_err(|error| {
+        if stop.is_cancelled() {
+            return cancelled();
+        }
         EngineError::permanent(format!("not a recording that can be read ({error}); {FORMATS} can"))
     })?;
     let mut playing = Playing::start(format.as_ref())?;
@@ -64,15 +98,22 @@ pub(super) fn decode(file: Vec<u8>, max_duration: Duration, stop: &CancellationT
     let (mut bad, mut chained) = (0, 0);
     loop {
         if stop.is_cancelled() {
-            return Err(EngineError::retryable("cancelled"));
+            return Err(cancelled());
         }
         let packet = match format.next_packet() {
-            Ok(Some(packet)) if packet.track_id == playing.track => packet,
-            Ok(Some(_)) => continue,
+            Ok(Some(packet)) => {
+                allowance.renew();
+                if packet.track_id != playing.track {
+                    continue;
+                }
+                packet
+            }
             Ok(None) => break,
             Err(Error::IoError(error)) if error.kind() == io::ErrorKind::UnexpectedEof => break,
             Err(Error::ResetRequired) if chained < MAX_CHAINED => {
                 chained += 1;
+                // The tags of those before are not kept.
+                format.metadata().skip_to_latest();
                 playing = Playing::start(format.as_ref())?;
                 continue;
             }
@@ -174,6 +215,10 @@ fn collecting(full: bool, max_duration: Duration) -> EngineError {
     }
 }
 
+fn cancelled() -> EngineError {
+    EngineError::retryable("cancelled")
+}
+
 fn too_long(max_duration: Duration) -> EngineError {
     EngineError::permanent(format!("longer than {max_duration:?}, which `max_duration` allows"))
 }
@@ -190,5 +235,20 @@ fn name(codec: AudioCodecId) -> &'static str {
         CODEC_ID_WMA => "WMA",
         CODEC_ID_WAVPACK => "WavPack",
         _ => "its codec",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ErrorClass;
+
+    #[test]
+    fn looking_for_the_format_ends_when_nobody_waits_any_more() {
+        let stop = CancellationToken::new();
+        let error = |stop: &CancellationToken| decode(vec![0; 3_000_000], Duration::from_secs(1), stop).unwrap_err();
+        assert_eq!(error(&stop).class(), ErrorClass::Permanent);
+        stop.cancel();
+        assert_eq!(error(&stop), EngineError::retryable("cancelled"));
     }
 }

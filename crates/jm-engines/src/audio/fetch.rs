@@ -24,8 +24,9 @@ const DECODE_TIMEOUT: Duration = Duration::from_mins(10);
 /// | not allowed, no such file, too large, too long, not decodable | permanent |
 /// | `https`: 4xx but for 408, 409, 425, 429 | permanent, 401 and 403 too: the URL itself is the right to read |
 /// | `https`: 408, 409, 425, 429, 5xx, network, time | retryable |
-/// | `s3`: 401, 403; `file`: no permission | operator |
-/// | `s3`: network, time, every other status | retryable |
+/// | `s3`: redirects, 4xx but for those below | permanent |
+/// | `s3`: 401, 403, 407, a name without a public address that is not the endpoint's; `file`: no permission | operator |
+/// | `s3`: 408, 409, 425, 429, 5xx, network, time | retryable |
 pub struct AudioFetcher {
     options: AudioOptions,
     web: Web,
@@ -41,7 +42,7 @@ impl AudioFetcher {
     pub fn new(options: AudioOptions) -> Result<Self, OptionsError> {
         options.validate()?;
         let web = Web::new(options.allowed_hosts()?, resolver::system(), options.max_bytes)?;
-        let s3 = S3::new(options.s3.clone(), options.max_bytes)?;
+        let s3 = S3::new(options.s3.clone(), resolver::system(), options.max_bytes)?;
         Ok(Self { options, web, s3 })
     }
 
@@ -75,8 +76,8 @@ impl AudioFetcher {
     async fn bytes(&self, source: &Source) -> Result<Vec<u8>, EngineError> {
         let bytes = match source {
             Source::Web(url) => self.web.fetch(url.clone()).await?,
-            Source::S3 { bucket, key } => self.s3.fetch(bucket, key).await?,
-            Source::File(path) => {
+            Source::S3 { bucket, key, .. } => self.s3.fetch(bucket, key).await?,
+            Source::File { path, .. } => {
                 let (path, folder, max_bytes) = (path.clone(), self.options.folder.clone(), self.options.max_bytes);
                 let read = spawn_blocking(move || file::read(&path, folder.as_deref(), max_bytes)).await;
                 read.map_err(|_| EngineError::retryable("reading the file was cut short"))??

@@ -11,6 +11,8 @@ use crate::error::EngineError;
 
 /// Read at once; large enough to be quick.
 const CHUNK_BYTES: usize = 256 * 1024;
+/// The system's `ELOOP`: the standard library's name for it is not stable yet.
+const LINKS_IN_A_CIRCLE: i32 = if cfg!(target_os = "linux") { 40 } else { 62 };
 
 /// The bytes of a regular file under `folder`, wherever symbolic links lead.
 ///
@@ -53,10 +55,15 @@ pub(super) fn read(path: &Path, folder: Option<&Path>, max_bytes: usize) -> Resu
 }
 
 fn failed(error: &io::Error) -> EngineError {
+    if error.raw_os_error() == Some(LINKS_IN_A_CIRCLE) {
+        return EngineError::permanent("symbolic links that lead to each other");
+    }
     match error.kind() {
-        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory | io::ErrorKind::InvalidFilename => {
-            EngineError::permanent("no such file")
-        }
+        // A name with a zero in it is an invalid input.
+        io::ErrorKind::NotFound
+        | io::ErrorKind::NotADirectory
+        | io::ErrorKind::InvalidFilename
+        | io::ErrorKind::InvalidInput => EngineError::permanent("no such file"),
         io::ErrorKind::PermissionDenied => EngineError::operator("no permission to read it"),
         _ => EngineError::retryable(error.to_string()),
     }

@@ -6,9 +6,9 @@ use jiff::fmt::serde::unsigned_duration::friendly::compact::required as duration
 use jm_mq_core::OptionsError;
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Deserialize, Deserializer};
-use url::Url;
+use url::{Host, Url};
 
-use super::resolver::AllowedHosts;
+use super::{resolver::AllowedHosts, source::is_bucket};
 use crate::{
     http::base_url,
     options::{check, check_range, refused},
@@ -59,7 +59,8 @@ pub struct S3Options {
     pub secret_access_key: Option<SecretString>,
     /// The token of a temporary key.
     pub session_token: Option<SecretString>,
-    /// Whether the bucket is part of the host's name, as OSS wants it. Default `false`: of the path.
+    /// Whether the bucket is part of the host's name, as OSS wants it: it is put before the endpoint's, which has to be a
+    /// name. Default `false`: of the path.
     pub virtual_hosted_style: bool,
     /// The buckets that may be read. A list, or one string with commas. Default: any.
     #[serde(deserialize_with = "names")]
@@ -145,6 +146,15 @@ impl S3Options {
             let allowed = "http://host:port or https://host, without user, password, query and fragment";
             check(right, "s3.endpoint", base_url::shown(endpoint), allowed)?;
         }
+        if self.virtual_hosted_style {
+            let endpoint = self.endpoint().and_then(|endpoint| Url::parse(endpoint).ok());
+            let named = endpoint.is_none_or(|url| matches!(url.host(), Some(Host::Domain(_))));
+            check(named, "s3.virtual_hosted_style", "true", "false for an endpoint that is an address, not a name")?;
+        }
+        for bucket in &self.buckets {
+            let allowed = "3 to 63 lower case letters, digits, dots and hyphens";
+            check(is_bucket(bucket), "s3.buckets", format_args!("`{bucket}`"), allowed)?;
+        }
         check(!self.region.is_empty(), "s3.region", "empty", "the region's name")?;
         if given(self.access_key_id.as_ref()).is_some() != given(self.secret_access_key.as_ref()).is_some() {
             return Err(refused("s3.secret_access_key", "not shown", "given together with s3.access_key_id"));
@@ -209,7 +219,7 @@ mod tests {
     fn every_option_out_of_range_is_an_error_that_names_option_value_and_range() {
         AudioOptions::default().validate().unwrap();
         assert_eq!(rejected(|o| o.timeout = Duration::ZERO), "option `timeout` is 0ns; allowed: 1ms to 86400s");
-        let named: [(&str, Change); 9] = [
+        let named: [(&str, Change); 11] = [
             ("max_bytes", |o| o.max_bytes = 0),
             ("max_duration", |o| o.max_duration = Duration::from_millis(1)),
             ("allowed_hosts", |o| o.allowed_hosts = vec!["host:80".into()]),
@@ -217,6 +227,11 @@ mod tests {
             ("allowed_hosts", |o| o.allowed_hosts = vec!["*.example.com".into()]),
             ("folder", |o| o.folder = Some("relative".into())),
             ("s3.endpoint", |o| o.s3.endpoint = Some("host:80".into())),
+            ("s3.virtual_hosted_style", |o| {
+                o.s3.endpoint = Some("http://127.0.0.1:9000".into());
+                o.s3.virtual_hosted_style = true;
+            }),
+            ("s3.buckets", |o| o.s3.buckets = vec!["Notes".into()]),
             ("s3.region", |o| o.s3.region.clear()),
             ("s3.secret_access_key", |o| o.s3.access_key_id = Some("id".into())),
         ];

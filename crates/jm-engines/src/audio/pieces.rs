@@ -10,7 +10,7 @@ const STEP: usize = SAMPLE_RATE as usize / 100;
 const SEARCHED_PART: usize = 10;
 /// And in no more than 15 s: people pause more often than that.
 const MAX_SEARCHED: usize = 15 * SAMPLE_RATE as usize;
-/// The shortest limit: one second.
+/// The shortest limit, and the shortest piece of a longer recording: one second. Servers refuse what is much shorter.
 const MIN_PIECE: usize = SAMPLE_RATE as usize;
 
 /// The lengths of the pieces, each at most `max`; together they are the whole.
@@ -19,7 +19,13 @@ pub(super) fn lengths(samples: &[i16], max: usize) -> Vec<usize> {
     let mut lengths = Vec::new();
     let mut rest = samples;
     while rest.len() > max {
-        let cut = quietest(&rest[..max]);
+        let cut = if rest.len() < 2 * MIN_PIECE {
+            // The limit is below two seconds. Halves are the longest there can be.
+            rest.len() / 2
+        } else {
+            // What is left is a piece, too.
+            quietest(&rest[..max.min(rest.len() - MIN_PIECE)])
+        };
         lengths.push(cut);
         rest = &rest[cut..];
     }
@@ -32,7 +38,7 @@ pub(super) fn lengths(samples: &[i16], max: usize) -> Vec<usize> {
 /// The middle of the quietest window at the end of a piece; of equally quiet ones the last, for long pieces.
 fn quietest(piece: &[i16]) -> usize {
     let searched = (piece.len() / SEARCHED_PART).min(MAX_SEARCHED);
-    let first = piece.len() - searched;
+    let first = (piece.len() - searched).max(MIN_PIECE.min(piece.len()));
     let windows = piece[first..].windows(WINDOW).step_by(STEP).enumerate();
     let quietest = windows.min_by_key(|(index, window)| (energy(window), usize::MAX - index));
     quietest.map_or(piece.len(), |(index, _)| first + index * STEP + WINDOW / 2)
@@ -112,6 +118,21 @@ mod tests {
         let audio = Audio::from_samples(speech(&[(280.0, 0.5), (30.0, 0.0)]));
         let cut = audio.pieces(Duration::from_mins(5))[1].0;
         assert!(cut > Duration::from_secs(285), "{cut:?}");
+    }
+
+    #[test]
+    fn no_piece_of_a_long_recording_is_shorter_than_a_second() {
+        let quiet = |length| lengths(&vec![0; length], 40_000);
+        // The cut was at 39.6 thousand, and 400 samples were left: 25 ms.
+        assert!(quiet(40_001).iter().all(|&piece| piece >= MIN_PIECE), "{:?}", quiet(40_001));
+        for max in [32_000, 33_333, 40_000, 160_000] {
+            for length in (16_000..200_000).step_by(797) {
+                let lengths = lengths(&vec![0; length], max);
+                assert!(lengths.iter().all(|piece| (MIN_PIECE..=max).contains(piece)), "{length}: {lengths:?}");
+                assert_eq!(lengths.iter().sum::<usize>(), length);
+            }
+        }
+        assert_eq!(lengths(&vec![0; 20_000], MIN_PIECE), [10_000, 10_000]);
     }
 
     #[test]

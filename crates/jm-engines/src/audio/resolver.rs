@@ -15,7 +15,11 @@ use super::address::is_public;
 
 /// The hosts that may have a private address, and be reached without TLS.
 #[derive(Debug, Default)]
-pub(super) struct AllowedHosts(HashSet<Host>);
+pub(super) struct AllowedHosts {
+    hosts: HashSet<Host>,
+    /// With all names below it: `.host`.
+    below: Option<String>,
+}
 
 impl AllowedHosts {
     /// Reads names and addresses; the first that is neither is the error.
@@ -25,7 +29,17 @@ impl AllowedHosts {
             // The same reading as in a URL: lower case, other scripts encoded.
             Err(_) => Host::parse(name).map_err(|_| name.clone()),
         };
-        names.iter().map(host).collect::<Result<_, _>>().map(Self)
+        let hosts = names.iter().map(host).collect::<Result<_, _>>()?;
+        Ok(Self { hosts, below: None })
+    }
+
+    /// One host, with the names below it if it is a name and they are wanted.
+    pub(super) fn one(host: &Host<&str>, with_below: bool) -> Self {
+        let below = match host {
+            Host::Domain(name) if with_below => Some(format!(".{name}")),
+            _ => None,
+        };
+        Self { hosts: HashSet::from([host.to_owned()]), below }
     }
 
     pub(super) fn contains<S: AsRef<str>>(&self, host: &Host<S>) -> bool {
@@ -34,7 +48,11 @@ impl AllowedHosts {
             Host::Ipv4(address) => Host::Ipv4(*address),
             Host::Ipv6(address) => Host::Ipv6(*address),
         };
-        self.0.contains(&host)
+        let below = match (&host, &self.below) {
+            (Host::Domain(name), Some(below)) => name.ends_with(below),
+            _ => false,
+        };
+        below || self.hosts.contains(&host)
     }
 }
 
@@ -95,6 +113,12 @@ mod tests {
         }
         for host in ["internal", "x.store.internal", "store.internal.", "10.0.0.8", "[::2]", "[::ffff:10.0.0.7]"] {
             assert!(!allowed.contains(&Host::parse(host).unwrap()), "{host}");
+        }
+        let bucket: Host = Host::parse("bucket.store.internal").unwrap();
+        for (with_below, contained) in [(false, false), (true, true)] {
+            let one = AllowedHosts::one(&Host::Domain("store.internal"), with_below);
+            assert_eq!(one.contains(&bucket), contained);
+            assert!(one.contains(&Host::Domain("store.internal")) && !one.contains(&Host::Domain("a-store.internal")));
         }
         assert_eq!(AllowedHosts::new(&["a b".to_owned()]).unwrap_err(), "a b");
     }

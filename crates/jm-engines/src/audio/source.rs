@@ -10,7 +10,8 @@ use crate::{error::EngineError, http::base_url};
 /// S3's limit for a key.
 const MAX_KEY_BYTES: usize = 1024;
 
-/// A recording's place. Shown without user, password, query and fragment.
+/// A recording's place. Shown without user, password, query and fragment, and encoded as in the URL: decoded it may have
+/// line ends and terminals' commands in it.
 #[derive(Debug)]
 pub(super) enum Source {
     /// `https://…`, or `http://…` to allowed hosts.
@@ -21,9 +22,16 @@ pub(super) enum Source {
         bucket: String,
         /// The object's name, not encoded.
         key: String,
+        /// What is shown.
+        shown: String,
     },
     /// `file:///path`.
-    File(PathBuf),
+    File {
+        /// The path, not encoded.
+        path: PathBuf,
+        /// What is shown.
+        shown: String,
+    },
 }
 
 impl Source {
@@ -49,13 +57,15 @@ impl Source {
                 if key.is_empty() || key.len() > MAX_KEY_BYTES {
                     return Err(refuse("a key of 1 to 1024 bytes is needed"));
                 }
-                Ok(Self::S3 { bucket, key })
+                let shown = format!("s3://{bucket}{}", url.path());
+                Ok(Self::S3 { bucket, key, shown })
             }
             "file" => {
                 if url.query().is_some() {
                     return Err(refuse("a file has no query"));
                 }
-                url.to_file_path().map(Self::File).map_err(|()| refuse("not file:///path"))
+                let path = url.to_file_path().map_err(|()| refuse("not file:///path"))?;
+                Ok(Self::File { path, shown: format!("file://{}", url.path()) })
             }
             _ => Err(refuse("neither https:// nor s3:// nor file://")),
         }
@@ -66,16 +76,17 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Web(url) => f.write_str(&base_url::address(url)),
-            Self::S3 { bucket, key } => write!(f, "s3://{bucket}/{key}"),
-            Self::File(path) => write!(f, "file://{}", path.display()),
+            Self::S3 { shown, .. } | Self::File { shown, .. } => f.write_str(shown),
         }
     }
 }
 
-fn is_bucket(name: &str) -> bool {
+/// S3's own rule for names of buckets. They may become part of the host's name.
+pub(super) fn is_bucket(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     (3..=63).contains(&name.len())
-        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
-        && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+        && name.bytes().all(|byte| plain(byte) || matches!(byte, b'.' | b'-'))
+        && [name.bytes().next(), name.bytes().last()].iter().all(|end| end.is_some_and(plain))
         && !name.contains("..")
 }
 
@@ -87,8 +98,11 @@ mod tests {
     fn sources_are_shown_without_what_may_be_secret() {
         for (url, shown) in [
             ("https://host:8443/a/b.mp3?X-Signature=canary#canary", "https://host:8443/a/b.mp3"),
-            ("s3://bucket/a%20b/c.wav", "s3://bucket/a b/c.wav"),
+            ("s3://bucket/a%20b/c.wav", "s3://bucket/a%20b/c.wav"),
             ("file:///a%20b/../c.wav", "file:///c.wav"),
+            ("https://host/a%0A%1B[2J", "https://host/a%0A%1B[2J"),
+            ("s3://bucket/a%0A%1b[2J/\u{1b}\u{9b}\u{202e}", "s3://bucket/a%0A%1b[2J/%1B%C2%9B%E2%80%AE"),
+            ("file:///a%0A%1b[2J/\u{1b}\u{9b}", "file:///a%0A%1b[2J/%1B%C2%9B"),
         ] {
             assert_eq!(Source::parse(url).unwrap().to_string(), shown);
         }
@@ -110,6 +124,12 @@ mod tests {
             "s3://b@ucket/canary",
             "s3://bucket/k?canary",
             "s3://bu..et/canary",
+            "s3://bucket./canary",
+            "s3://bucket-/canary",
+            "s3://.bucket/canary",
+            "s3://buc_ket/canary",
+            "s3://buckeT/canary",
+            "s3://b%C3%BCcket/canary",
             "s3://bucket:80/canary",
             "s3://bucket/%ff",
             "file://host/canary",

@@ -30,6 +30,18 @@ pub(crate) fn parse(text: &str) -> Result<Url, OptionsError> {
     Ok(url)
 }
 
+/// Whether it is the address of a host alone, as proxies have it.
+pub(crate) fn is_host(text: &str) -> bool {
+    Url::parse(text).is_ok_and(|url| {
+        matches!(url.scheme(), "http" | "https")
+            && url.username().is_empty()
+            && url.password().is_none()
+            && url.path() == "/"
+            && url.query().is_none()
+            && url.fragment().is_none()
+    })
+}
+
 /// An address as logs and errors may show it: without user, password, query and fragment.
 pub(crate) fn shown(text: &str) -> String {
     match Url::parse(text) {
@@ -63,6 +75,18 @@ mod tests {
             ("https://host/api", "https://host/api/embeddings"),
         ] {
             assert_eq!(parse(text).unwrap().join("embeddings").unwrap().as_str(), joined);
+        }
+    }
+
+    #[test]
+    fn a_proxys_address_is_a_host_and_nothing_else() {
+        for right in ["http://proxy:3128", "https://proxy", "http://[::1]:1/", "http://10.0.0.1:8080"] {
+            assert!(is_host(right), "{right}");
+        }
+        for wrong in
+            ["", "proxy:3128", "socks5://p:1", "http://u@p", "http://:s@p", "http://p/a", "http://p?a", "http://p#a"]
+        {
+            assert!(!is_host(wrong), "{wrong}");
         }
     }
 

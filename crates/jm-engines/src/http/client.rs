@@ -9,13 +9,14 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use jm_mq_core::OptionsError;
 use reqwest::{
-    Response, StatusCode,
+    Proxy, Response, StatusCode,
     header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue},
     multipart::Form,
     redirect::Policy,
 };
 use secrecy::{ExposeSecret, SecretString};
 use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use super::{
@@ -35,6 +36,8 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const USER_AGENT: &str = concat!("jm-mq/", env!("CARGO_PKG_VERSION"));
 /// As much of an error's body is read as any server's own words take.
 const MAX_ERROR_BYTES: usize = 64 * 1024;
+/// How long an error's body may take: its status has said already what it means.
+const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Room for an answer whose length is announced; what is longer grows as it arrives.
 const MAX_RESERVED_BYTES: usize = 1024 * 1024;
 
@@ -81,7 +84,14 @@ impl Client {
             headers.insert(AUTHORIZATION, value);
         }
         install_tls_provider();
-        let http = reqwest::Client::builder()
+        let mut http = reqwest::Client::builder()
+            // The environment's proxies are not asked: key and texts would go where nobody configured.
+            .no_proxy();
+        if let Some(proxy) = options.proxy() {
+            let allowed = "an address that can be asked";
+            http = http.proxy(Proxy::all(proxy).map_err(|_| refused("proxy", base_url::shown(proxy), allowed))?);
+        }
+        let http = http
             .default_headers(headers)
             .user_agent(USER_AGENT)
             .connect_timeout(CONNECT_TIMEOUT)
@@ -122,40 +132,25 @@ impl Client {
         call: &Call,
     ) -> Result<T, Failure> {
         let url = self.base.join(path).map_err(|_| self.failed(path, EngineError::operator, "not an address"))?;
-        let limit = call.time_left(self.timeout);
-        match tokio::time::timeout(limit, self.exchange(url, path, body, texts)).await {
-            Ok(answer) => answer,
-            Err(_) => Err(self.failed(path, EngineError::retryable, format_args!("no answer within {limit:?}"))),
-        }
-    }
-
-    async fn exchange<T: DeserializeOwned>(
-        &self,
-        url: Url,
-        path: &str,
-        body: Body,
-        texts: &[&str],
-    ) -> Result<T, Failure> {
         let request = self.http.post(url);
         let request = match body {
             Body::Json(json) => request.header(CONTENT_TYPE, "application/json").body(json),
             Body::Form(form) => request.multipart(form),
         };
-        let network = |error: &reqwest::Error| self.failed(path, EngineError::retryable, causes(error));
-        let answer = request.send().await.map_err(|error| network(&error.without_url()))?;
-        let status = answer.status();
-        if !status.is_success() {
-            return Err(self.refusal(path, answer, texts).await);
+        let limit = call.time_left(self.timeout);
+        let deadline = Instant::now() + limit;
+        let late = |_| self.failed(path, EngineError::retryable, format_args!("no answer within {limit:?}"));
+        let network = |error: reqwest::Error| self.failed(path, EngineError::retryable, causes(&error.without_url()));
+        let answer = timeout_at(deadline, request.send()).await.map_err(late)?.map_err(network)?;
+        if !answer.status().is_success() {
+            return Err(self.refusal(path, answer, texts, deadline).await);
         }
         // An answer without end is the server's fault, not the message's.
-        let body = match read(answer, self.max_response_bytes).await {
-            Ok(Some(body)) => body,
-            Ok(None) => {
-                let limit = format_args!("an answer of more than {} bytes", self.max_response_bytes);
-                return Err(self.failed(path, EngineError::retryable, limit));
-            }
-            Err(error) => return Err(network(&error.without_url())),
-        };
+        let body = timeout_at(deadline, read(answer, self.max_response_bytes)).await.map_err(late)?.map_err(network)?;
+        let body = body.ok_or_else(|| {
+            let limit = format_args!("an answer of more than {} bytes", self.max_response_bytes);
+            self.failed(path, EngineError::retryable, limit)
+        })?;
         // The parser's words may quote the answer, which may quote the request; its place in it is enough.
         serde_json::from_slice(&body).map_err(|error| {
             let (line, column) = (error.line(), error.column());
@@ -164,11 +159,13 @@ impl Client {
         })
     }
 
-    /// The error for an answer that is no success.
-    async fn refusal(&self, path: &str, answer: Response, texts: &[&str]) -> Failure {
+    /// The error for an answer that is no success: of its status's class, whatever comes of its body.
+    async fn refusal(&self, path: &str, answer: Response, texts: &[&str], deadline: Instant) -> Failure {
         let status = answer.status();
         let class = classify(status.as_u16(), retry_after(answer.headers(), SystemTime::now()));
-        let body = read(answer, MAX_ERROR_BYTES).await.ok().flatten().unwrap_or_default();
+        let deadline = deadline.min(Instant::now() + ERROR_BODY_TIMEOUT);
+        let body = timeout_at(deadline, read(answer, MAX_ERROR_BYTES)).await;
+        let body = body.ok().and_then(Result::ok).flatten().unwrap_or_default();
         let said = Said::read(&body);
         let text = format!("{}: {}{}", self.request(path), shown(status), said.shown(self.key.as_ref(), texts));
         let error = match class {

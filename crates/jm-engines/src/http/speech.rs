@@ -10,8 +10,11 @@ use crate::{
 };
 
 pub(crate) const PATH: &str = "audio/transcriptions";
+/// Servers refuse what is shorter, as if the recording were broken.
+const SHORTEST: Duration = Duration::from_millis(100);
 
-/// The recording as a field of a form, with the model's name. 16-bit WAV, which every server reads.
+/// The recording as a field of a form, with the model's name. 16-bit WAV, which every server reads; one below
+/// 0.1 s ends with silence.
 pub(crate) fn form(audio: &Audio, model: &str, max_upload_bytes: usize) -> Result<Form, EngineError> {
     let longest = longest(max_upload_bytes);
     if audio.duration() > longest {
@@ -21,7 +24,7 @@ pub(crate) fn form(audio: &Audio, model: &str, max_upload_bytes: usize) -> Resul
             audio.wav_len(),
         )));
     }
-    let wav = audio.to_wav();
+    let wav = audio.padded(SHORTEST).to_wav();
     let length = wav.len() as u64;
     let file = Part::stream_with_length(wav, length).file_name("audio.wav");
     let file = file.mime_str("audio/wav").map_err(|_| EngineError::permanent("audio/wav is no media type"))?;

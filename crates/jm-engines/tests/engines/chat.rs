@@ -84,6 +84,38 @@ async fn answers_without_a_text_are_retried() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn a_model_that_is_cut_off_while_it_thinks_is_the_operators_to_mend() -> anyhow::Result<()> {
+    let server = HttpServer::start().await?;
+    let chat = options(&server).chat()?;
+    for message in [
+        json!({"content": "<think>canary, for ever"}),
+        json!({"content": "", "reasoning_content": "canary"}),
+        json!({"content": null, "reasoning": "canary"}),
+    ] {
+        let sent = message.clone();
+        server.on("POST", PATH, move |_| {
+            HttpResponse::json(200, json!({"choices": [{"message": sent.clone(), "finish_reason": "length"}]}))
+        });
+        let error = chat.complete(&request("q"), &call()).await.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Operator, "{message}: {error}");
+        assert_eq!(
+            error.to_string(),
+            "the model was cut off while it was thinking; raise engine.max_output_tokens",
+            "{message}"
+        );
+        // The request's own limit is nothing an operator could raise.
+        let error = chat.complete(&ChatRequest { max_tokens: Some(50), ..request("q") }, &call()).await.unwrap_err();
+        assert_eq!(error.class(), ErrorClass::Retryable, "{message}: {error}");
+        assert!(error.to_string().ends_with("the model was cut off at 50 tokens while it was thinking"), "{error}");
+    }
+    let choice = json!({"message": {"content": "hm</think>cut o", "reasoning": null}, "finish_reason": "length"});
+    server.on("POST", PATH, move |_| HttpResponse::json(200, json!({"choices": [choice.clone()]})));
+    let answer = chat.complete(&request("q"), &call()).await.unwrap();
+    assert_eq!((answer.text.as_str(), answer.truncated), ("cut o", true));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_text_too_long_for_the_model_is_told_from_other_permanent_errors() -> anyhow::Result<()> {
     let server = HttpServer::start().await?;
     for (body, too_long) in [

@@ -125,6 +125,55 @@ async fn a_recording_longer_than_allowed_is_permanent_whether_its_header_says_so
 }
 
 #[tokio::test]
+async fn a_wav_file_whose_length_was_left_open_is_decoded_to_its_end() {
+    let spec = hound::WavSpec {
+        channels: 1,
+        sample_rate: 44_100,
+        bits_per_sample: 16,
+        sample_format: hound::SampleFormat::Int,
+    };
+    let file = wav(spec, 2.0);
+    for (riff, data) in [
+        (0x7FFF_FFFF, 0x7FFF_FFFF),
+        (0x7FFF_F024, 0x7FFF_F000),
+        (0x8000_0024, 0x8000_0000),
+        (0xFFFF_FFFF, 0xFFFF_FFDB),
+        (u32::MAX, u32::MAX),
+        (u32::MAX, 0),
+        (36, 0),
+        (0, 0),
+        // The recorder went back to one of them only.
+        (0, 176_400),
+        (176_436, u32::MAX),
+        (0x7FFF_FFFF, 176_400),
+    ] {
+        let mut open = file.clone();
+        open[4..8].copy_from_slice(&u32::to_le_bytes(riff));
+        open[40..44].copy_from_slice(&u32::to_le_bytes(data));
+        let audio = decoded(&open, AudioOptions::default()).await.unwrap_or_else(|error| panic!("{data:x}: {error}"));
+        assert_eq!(audio.samples().len(), 32_000, "{riff:x} {data:x}");
+    }
+}
+
+#[tokio::test]
+async fn covers_of_16_mib_are_passed_over() {
+    // Bytes that no search for the beginning of MP3's frames must see.
+    let cover = vec![0xFF; 16 * 1024 * 1024];
+    let syncsafe = |length: usize| [21, 14, 7, 0].map(|bits| (length >> bits & 0x7f) as u8);
+    let frame = [&b"APIC"[..], &syncsafe(cover.len()), b"\0\0", &cover].concat();
+    let tag = [&b"ID3\x04\0\0"[..], &syncsafe(frame.len()), &frame].concat();
+    let picture = [&[6][..], &(0xFF_FFFF_u32.to_be_bytes())[1..], &cover[1..]].concat();
+    for name in ["tone.mp3", "tone.aac", "tone.flac"] {
+        let file = std::fs::read(fixtures().join(name)).unwrap();
+        check(name, &decoded(&[&tag[..], &file].concat(), AudioOptions::default()).await.unwrap(), 1.0, 0.35);
+        if name == "tone.flac" {
+            let file = [&file[..4], &[file[4] & 0x7f], &file[5..42], &picture, &file[42..]].concat();
+            check("picture", &decoded(&file, AudioOptions::default()).await.unwrap(), 1.0, 0.35);
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_recording_that_is_cut_off_is_permanent() {
     let spec = hound::WavSpec {
         channels: 1,

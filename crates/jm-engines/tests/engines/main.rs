@@ -10,6 +10,7 @@
 )]
 
 mod chat;
+mod child;
 mod decoding;
 mod embedding;
 mod hostile;

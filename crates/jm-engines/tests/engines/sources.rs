@@ -130,23 +130,58 @@ async fn an_object_is_fetched_from_the_store_with_a_signature() -> anyhow::Resul
 async fn a_stores_status_becomes_its_class_without_a_second_try() -> anyhow::Result<()> {
     let server = HttpServer::start().await?;
     let body = "<Error><Code>NoSuchKey</Code><Message>AKIDCANARY canary</Message></Error>";
-    for (status, class) in [
-        (404, ErrorClass::Permanent),
-        (403, ErrorClass::Operator),
-        (401, ErrorClass::Operator),
-        (500, ErrorClass::Retryable),
-        (503, ErrorClass::Retryable),
-    ] {
-        server.on("GET", "/bucket/key", move |_| {
-            HttpResponse::json(status, body.into()).header("content-type", "application/xml")
-        });
-        let before = server.requests().len();
-        let error = fails(&s3(&server), "s3://bucket/key").await;
-        assert_eq!(error.class(), class, "{error}");
-        assert!(error.to_string().starts_with("s3://bucket/key: "), "{error}");
-        assert!(!error.to_string().to_lowercase().contains("canary"), "{error}");
-        assert_eq!(server.requests().len() - before, 1, "{status}");
+    let fetcher = AudioFetcher::new(s3(&server))?;
+    let source = AudioSource { url: "s3://bucket/key".into() };
+    let wait = ErrorClass::RetryAfter(Duration::from_secs(9));
+    for status in 300..=599 {
+        let (without, with) = match status {
+            401 | 403 | 407 => (ErrorClass::Operator, ErrorClass::Operator),
+            408 | 409 | 425 | 429 | 500.. => (ErrorClass::Retryable, wait),
+            _ => (ErrorClass::Permanent, ErrorClass::Permanent),
+        };
+        for (retry_after, class) in [(None, without), (Some("9"), with)] {
+            server.on("GET", "/bucket/key", move |_| {
+                let answer = HttpResponse::json(status, body.into()).header("content-type", "application/xml");
+                retry_after.map_or(answer.clone(), |value| answer.header("retry-after", value))
+            });
+            let before = server.requests().len();
+            let error = tokio::time::timeout(LIMIT, fetcher.fetch(&source, &call())).await?.unwrap_err();
+            assert_eq!(error.class(), class, "{status}: {error}");
+            let shown = error.to_string();
+            assert!(shown.starts_with("s3://bucket/key: ") && shown.contains(&format!("({status}")), "{error}");
+            assert!(!shown.to_lowercase().contains("canary"), "{error}");
+            assert_eq!(server.requests().len() - before, 1, "{status}");
+        }
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_error_of_the_store_whose_body_never_ends_has_the_class_of_its_status() -> anyhow::Result<()> {
+    let server = HttpServer::start().await?;
+    server.on("GET", "/bucket/key", |_| HttpResponse::endless("application/xml", "").with_status(403));
+    assert_eq!(fails(&s3(&server), "s3://bucket/key").await.class(), ErrorClass::Operator);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_stores_redirect_is_not_followed_wherever_it_leads() -> anyhow::Result<()> {
+    let (server, canary) = (HttpServer::start().await?, HttpServer::start().await?);
+    let other = HttpServer::start_on("[::1]:0".parse()?).await?;
+    for target in [
+        canary.url("/latest/meta-data/"),
+        format!("http://localhost:{}/", canary.port()),
+        other.url("/"),
+        server.url("/bucket/elsewhere"),
+    ] {
+        for status in [301, 302, 303, 307, 308] {
+            let target = target.clone();
+            server.on("GET", "/bucket/key", move |_| HttpResponse::redirect(status, &target));
+            let error = fails(&s3(&server), "s3://bucket/key").await;
+            assert_eq!(error.class(), ErrorClass::Permanent, "{error}");
+        }
+    }
+    assert_eq!((canary.connections(), other.connections(), server.requests().len()), (0, 0, 20));
     Ok(())
 }
 
@@ -155,7 +190,14 @@ async fn a_store_is_asked_for_allowed_buckets_and_proper_keys_only() -> anyhow::
     let server = HttpServer::start().await?;
     let mut options = s3(&server);
     options.s3.buckets = vec!["mine".into()];
-    for url in ["s3://yours/key", "s3://mine/a//b", "s3://mine/..%2Fyours%2Fkey", "s3://mine/"] {
+    for url in [
+        "s3://yours/key",
+        "s3://mine/a//b",
+        "s3://mine/..%2Fyours%2Fkey",
+        "s3://mine/",
+        "s3://Mine/key",
+        "s3://mi_ne/key",
+    ] {
         assert_eq!(fails(&options, url).await.class(), ErrorClass::Permanent, "{url}");
     }
     assert_eq!(server.connections(), 0);
@@ -173,8 +215,13 @@ async fn a_file_is_read_under_the_folder() -> anyhow::Result<()> {
         let audio = fetch(&options, &format!("file://{}/{name}", folder.path().display())).await.unwrap();
         assert_eq!(audio.duration(), Duration::from_millis(500));
     }
-    let error = fails(&options, &format!("file://{}/none.wav", folder.path().display())).await;
-    assert_eq!(error.class(), ErrorClass::Permanent, "{error}");
+    std::os::unix::fs::symlink("two.wav", folder.path().join("one.wav"))?;
+    std::os::unix::fs::symlink("one.wav", folder.path().join("two.wav"))?;
+    let long = "n".repeat(300);
+    for name in ["none.wav", "one.wav", "two.wav/x", "a%00b.wav", "a%20b/c.wav/x", &long] {
+        let error = fails(&options, &format!("file://{}/{name}", folder.path().display())).await;
+        assert_eq!(error.class(), ErrorClass::Permanent, "{error}");
+    }
     Ok(())
 }
 

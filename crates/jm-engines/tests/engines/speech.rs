@@ -99,6 +99,24 @@ async fn the_longest_piece_is_what_may_be_uploaded_or_configured() -> anyhow::Re
 }
 
 #[tokio::test]
+async fn a_moment_of_sound_is_sent_with_silence_at_its_end() -> anyhow::Result<()> {
+    let server = HttpServer::start().await?;
+    server.on("POST", PATH, |_| HttpResponse::json(200, json!({"text": "ok", "segments": []})));
+    let engine = options(&server).transcription()?;
+    for (given, sent) in [(400, 1600), (1599, 1600), (1600, 1600), (1601, 1601)] {
+        let audio = Audio::from_samples(vec![5; given]);
+        let answer = engine.transcribe(&audio, &<_>::default(), &call()).await.unwrap();
+        let mut expected = vec![5; given];
+        expected.resize(sent, 0);
+        let file = server.requests().last().unwrap().form()[0].body.clone();
+        assert_eq!(file, Audio::from_samples(expected).to_wav());
+        // Times are those of the sound.
+        assert!(answer.segments[0].end <= audio.duration().as_secs_f64());
+    }
+    Ok(())
+}
+
+#[tokio::test]
 async fn speakers_are_told_apart_and_short_pauses_do_not_end_a_turn() -> anyhow::Result<()> {
     let server = HttpServer::start().await?;
     server.on("POST", PATH, |_| {

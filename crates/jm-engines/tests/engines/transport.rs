@@ -104,6 +104,47 @@ async fn slow_answers_end_at_the_earlier_of_timeout_and_deadline() -> anyhow::Re
 }
 
 #[tokio::test]
+async fn an_error_whose_body_drips_has_the_class_of_its_status_soon() -> anyhow::Result<()> {
+    let wait = ErrorClass::RetryAfter(Duration::from_secs(7));
+    let drip = HttpResponse::bytes("application/json", vec![b' '; 10_000]).slowly(1, Duration::from_millis(50));
+    let never = HttpResponse::endless("application/json", "");
+    let large = HttpResponse::endless("application/json", vec![b' '; 8192]);
+    let statuses =
+        [(400, ErrorClass::Permanent), (401, ErrorClass::Operator), (413, ErrorClass::Permanent), (429, wait)];
+    let cases = statuses.into_iter().flat_map(|status| [&drip, &never, &large].map(|answer| (status, answer)));
+    let cases = cases.map(async |((status, class), answer)| {
+        let server = HttpServer::start().await.unwrap();
+        let answer = answer.clone().with_status(status).header("retry-after", "7");
+        server.on("POST", PATH, move |_| answer.clone());
+        // Much is left of the first one's time, and little of the second one's.
+        let short = EngineOptions { timeout: Duration::from_millis(700), ..options(&server) };
+        for options in [options(&server), short] {
+            let begin = Instant::now();
+            let error = fails(&options, &call()).await;
+            assert_eq!(error.class(), class, "{status}: {error}");
+            assert!(error.to_string().contains(&format!(": {status} ")), "{error}");
+            assert!(begin.elapsed() < LIMIT / 2, "{:?}", begin.elapsed());
+        }
+    });
+    futures_util::future::join_all(cases).await;
+    Ok(())
+}
+
+#[tokio::test]
+async fn requests_go_through_the_proxy_that_is_configured() -> anyhow::Result<()> {
+    let (server, proxy) = (HttpServer::start().await?, HttpServer::start().await?);
+    proxy.on("POST", PATH, |_| HttpResponse::status(418));
+    for base_url in ["http://no-such-name.invalid".to_owned(), server.url("")] {
+        let options = EngineOptions { base_url, proxy: Some(proxy.url("")), ..options(&server) };
+        let error = fails(&options, &call()).await;
+        assert!(error.to_string().contains("418"), "{error}");
+    }
+    assert_eq!(proxy.requests()[0].header("host"), Some("no-such-name.invalid"));
+    assert_eq!((proxy.requests().len(), server.connections()), (2, 0));
+    Ok(())
+}
+
+#[tokio::test]
 async fn an_answer_larger_than_allowed_is_not_read_to_its_end() -> anyhow::Result<()> {
     let server = HttpServer::start().await?;
     let options = EngineOptions { max_response_bytes: 100_000, ..options(&server) };
