@@ -4,7 +4,7 @@ use jm_mq_core::Payload;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::record::RecordId;
+use crate::{null, record::RecordId};
 
 /// Turn texts into vectors.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -19,7 +19,7 @@ pub struct Embed {
     #[schemars(length(min = 1))]
     pub texts: Vec<String>,
     /// What the vectors are for; some models tell the two apart. Default `passage`.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null::as_default")]
     pub purpose: Purpose,
 }
 
@@ -46,10 +46,10 @@ pub struct Embedded {
     /// One vector for each text, in the texts' order, all of the same length.
     pub vectors: Vec<Vec<f32>>,
     /// The vectors' length.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null::as_default")]
     pub dimensions: u32,
     /// What made them: vectors of different models cannot be compared.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null::as_default")]
     pub model: String,
 }
 
@@ -59,4 +59,15 @@ impl Payload for Embed {
 
 impl Payload for Embedded {
     const TYPE: &'static str = "embed.embedded";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_purpose_that_nobody_knows_is_an_error_since_its_vectors_would_be_wrong_ones() {
+        let error = serde_json::from_str::<Embed>(r#"{"texts":["t"],"purpose":"clustering"}"#).unwrap_err();
+        assert!(error.to_string().contains("unknown variant"), "{error}");
+    }
 }

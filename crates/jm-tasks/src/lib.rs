@@ -9,7 +9,7 @@
 //! | [`queue::RECORD_EVENTS`] | [`RecordCreated`], [`RecordUpdated`], [`RecordDeleted`], and all of the events above | the next tasks |
 //!
 //! A body is JSON; the AMQP `type` property names it ([`jm_mq_core::Payload::TYPE`]). Fields evolve without breaking
-//! anybody: unknown ones are ignored, new ones are optional. `schemas/` has a JSON Schema for each type, generated from
+//! anybody: unknown ones are ignored, new ones are optional, and an optional one that is `null` counts as missing. `schemas/` has a JSON Schema for each type, generated from
 //! the types here, and `golden/` an example of each, so that producers in other languages can rely on both.
 //!
 //! Times within a recording are seconds from its beginning.
@@ -19,6 +19,7 @@ mod catalog;
 mod embedding;
 mod identity;
 mod llm;
+mod null;
 mod record;
 mod speech;
 

@@ -4,7 +4,7 @@ use jm_mq_core::Payload;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::record::RecordId;
+use crate::{null, record::RecordId};
 
 /// Answer a conversation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -91,6 +91,11 @@ pub enum LlmTask {
     Summarize,
     /// [`Title`].
     Title,
+    /// One that this version does not know, of a newer worker: while workers are replaced one after the other, both
+    /// kinds run. Nothing to send.
+    #[serde(other)]
+    #[schemars(skip)]
+    Other,
 }
 
 /// What the model wrote.
@@ -110,10 +115,10 @@ pub struct Completed {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
     /// Whether the model was cut off by its limit of tokens.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null::as_default")]
     pub truncated: bool,
     /// What wrote it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null::as_default")]
     pub model: String,
     /// Tokens read, over all calls for this task, where the engine tells.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -137,4 +142,15 @@ impl Payload for Title {
 
 impl Payload for Completed {
     const TYPE: &'static str = "llm.completed";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_answer_to_a_task_of_a_newer_version_is_read() {
+        let completed: Completed = serde_json::from_str(r#"{"task":"translate","text":"t"}"#).unwrap();
+        assert_eq!((completed.task, completed.text.as_str()), (LlmTask::Other, "t"));
+    }
 }

@@ -6,7 +6,7 @@ use jm_mq_core::Payload;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::speech::AudioSource;
+use crate::{null, speech::AudioSource};
 
 /// A record's id, as the product's services name it.
 ///
@@ -91,16 +91,16 @@ pub struct RecordCreated {
     pub record_id: RecordId,
     /// Grows with each change of the record: a number, or a time in milliseconds. Default 1. Of two events the one
     /// with the greater revision is the newer one, in whatever order they arrive.
-    #[serde(default = "first_revision")]
+    #[serde(default = "first_revision", deserialize_with = "null::as_first_revision")]
     #[schemars(range(min = 1))]
     pub revision: u64,
-    /// The record as it is at this revision.
-    #[serde(default)]
+    /// The record as it is at this revision. Required, though it may be `{}`: without it, fields that were sent beside
+    /// it instead of in it would be lost without a word.
     pub content: RecordContent,
 }
 
 fn first_revision() -> u64 {
-    1
+    null::FIRST_REVISION
 }
 
 /// A record was changed.
@@ -111,8 +111,8 @@ pub struct RecordUpdated {
     /// See [`RecordCreated::revision`]; greater than before.
     #[schemars(range(min = 1))]
     pub revision: u64,
-    /// The record as it is at this revision: all of it, not what changed.
-    #[serde(default)]
+    /// The record as it is at this revision: all of it, not what changed. Required, see
+    /// [`RecordCreated::content`].
     pub content: RecordContent,
 }
 
@@ -154,10 +154,23 @@ mod tests {
 
     #[test]
     fn missing_fields_have_defaults_or_are_named() {
-        let created: RecordCreated = serde_json::from_str(r#"{"record_id":"r","unknown":1}"#).unwrap();
+        let created: RecordCreated = serde_json::from_str(r#"{"record_id":"r","content":{},"unknown":1}"#).unwrap();
         assert_eq!((created.revision, created.content), (1, RecordContent::default()));
-        let error = serde_json::from_str::<RecordUpdated>(r#"{"record_id":"r"}"#).unwrap_err();
+        let error = serde_json::from_str::<RecordUpdated>(r#"{"record_id":"r","content":{}}"#).unwrap_err();
         assert!(error.to_string().contains("missing field `revision`"), "{error}");
         assert_eq!(serde_json::from_str::<RecordDeleted>(r#"{"record_id":"r"}"#).unwrap().revision, None);
+    }
+
+    #[test]
+    fn fields_beside_the_content_instead_of_in_it_do_not_make_an_empty_record() {
+        let flat = r#"{"record_id":"r","revision":2,"title":"mine","text":"all of it"}"#;
+        let created = serde_json::from_str::<RecordCreated>(flat).unwrap_err();
+        let updated = serde_json::from_str::<RecordUpdated>(flat).unwrap_err();
+        for error in [created, updated] {
+            assert!(error.to_string().contains("missing field `content`"), "{error}");
+        }
+        let null = r#"{"record_id":"r","revision":2,"content":null}"#;
+        assert!(serde_json::from_str::<RecordCreated>(null).is_err());
+        assert!(serde_json::from_str::<RecordUpdated>(null).is_err());
     }
 }

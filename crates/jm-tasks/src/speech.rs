@@ -4,7 +4,7 @@ use jm_mq_core::Payload;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::record::RecordId;
+use crate::{null, record::RecordId};
 
 /// Where a recording is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -53,18 +53,19 @@ pub struct Diarized {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<u64>,
     /// The turns in order of their beginning; turns of different speakers may overlap.
+    #[serde(deserialize_with = "null::as_default")]
     pub turns: Vec<SpeakerTurn>,
     /// Why there are no turns, where the recording is too long for the engine: it can still be transcribed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// How many speakers were told apart.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null::as_default")]
     pub speakers: u32,
     /// The recording's length in seconds.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null::as_default")]
     pub duration: f64,
     /// What found it out.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null::as_default")]
     pub model: String,
 }
 
@@ -86,7 +87,7 @@ pub struct Transcribe {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
     /// Who speaks when, if it is known: each segment of the transcript then has its speaker.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, deserialize_with = "null::as_default", skip_serializing_if = "Vec::is_empty")]
     pub turns: Vec<SpeakerTurn>,
 }
 
@@ -121,13 +122,13 @@ pub struct Transcribed {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
     /// The recording's length in seconds.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null::as_default")]
     pub duration: f64,
     /// The text in stretches, in order.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null::as_default")]
     pub segments: Vec<TranscriptSegment>,
     /// What transcribed it.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "null::as_default")]
     pub model: String,
 }
 

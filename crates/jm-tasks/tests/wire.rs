@@ -72,3 +72,54 @@ fn what_a_schema_requires_is_what_the_type_requires() {
         }
     }
 }
+
+/// Where the fields of a value are, those of objects within it included.
+fn fields(value: &Value, at: &str) -> Vec<(String, String)> {
+    match value {
+        Value::Object(object) => {
+            let below = |(name, value): (&String, &Value)| {
+                let mut found = fields(value, &format!("{at}/{name}"));
+                found.push((at.to_owned(), name.clone()));
+                found
+            };
+            object.iter().flat_map(below).collect()
+        }
+        Value::Array(items) => {
+            items.iter().enumerate().flat_map(|(index, item)| fields(item, &format!("{at}/{index}"))).collect()
+        }
+        _ => Vec::new(),
+    }
+}
+
+#[test]
+fn an_optional_field_that_is_null_is_read_like_a_missing_one() {
+    let mut optional = BTreeSet::new();
+    for message_type in CATALOG {
+        let example = golden(message_type);
+        let mut places = fields(&example, "");
+        // Optional fields that the example does without.
+        let schema = message_type.schema();
+        let properties = schema.as_value()["properties"].as_object().unwrap();
+        places.extend(properties.keys().map(|name| (String::new(), name.clone())));
+        for (at, name) in places {
+            let mut without = example.clone();
+            without.pointer_mut(&at).unwrap().as_object_mut().unwrap().remove(&name);
+            let Ok(read) = message_type.reread(&without) else { continue };
+            let mut null = example.clone();
+            null.pointer_mut(&at).unwrap()[&name] = Value::Null;
+            let field = format!("{} {at}/{name}", message_type.name);
+            assert_eq!(message_type.reread(&null).unwrap_or_else(|error| panic!("{field}: {error}")), read, "{field}");
+            optional.insert(field);
+        }
+    }
+    for field in ["asr.transcribe /turns", "embed.text /purpose", "record.created /revision", "sd.diarized /reason"] {
+        assert!(optional.contains(field), "{field} is not optional: {optional:?}");
+    }
+}
+
+#[test]
+fn no_turns_may_be_null() {
+    let message_type = MessageType::find("sd.diarized").unwrap();
+    assert_eq!(message_type.reread(&json!({ "turns": null })).unwrap()["turns"], json!([]));
+    assert!(message_type.reread(&json!({})).is_err());
+}

@@ -92,7 +92,7 @@ pub enum Arrival {
     Event(Event),
     /// A result for somebody else: it names no record, or no revision of it.
     NoRecord,
-    /// A result that belongs to a record, and is no part of it: free chat.
+    /// A result that belongs to a record, and is no part of it: free chat, or a task of a newer version.
     NotKept,
 }
 
@@ -164,8 +164,8 @@ impl Announcement for Completed {
         let stage = match self.task {
             LlmTask::Summarize => Stage::Summary,
             LlmTask::Title => Stage::Title,
-            LlmTask::Chat if self.record_id.is_none() => return Ok(Arrival::NoRecord),
-            LlmTask::Chat => return Ok(Arrival::NotKept),
+            LlmTask::Chat | LlmTask::Other if self.record_id.is_none() => return Ok(Arrival::NoRecord),
+            LlmTask::Chat | LlmTask::Other => return Ok(Arrival::NotKept),
         };
         let body = json(&self)?;
         finding(stage, self.record_id, self.revision, Finding::End, body)
@@ -216,6 +216,8 @@ mod tests {
         assert_eq!(completed(r#"{"task":"chat","text":"t"}"#), Arrival::NoRecord);
         assert_eq!(completed(r#"{"task":"chat","text":"t","record_id":"r","revision":1}"#), Arrival::NotKept);
         assert_eq!(completed(r#"{"task":"chat","text":"t","record_id":"r"}"#), Arrival::NotKept);
+        assert_eq!(completed(r#"{"task":"translate","text":"t","record_id":"r","revision":1}"#), Arrival::NotKept);
+        assert_eq!(completed(r#"{"task":"translate","text":"t"}"#), Arrival::NoRecord);
     }
 
     #[test]

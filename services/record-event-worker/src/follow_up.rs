@@ -1,8 +1,11 @@
 //! The messages of the tasks that are to be started.
 
+use std::collections::HashSet;
+
 use jm_mq_core::{Message, Outgoing, Payload};
 use jm_tasks::{
-    Diarize, Embed, Purpose, RecordContent, RecordId, Stage, Summarize, Title, Transcribe, follow_up_id, queue,
+    Diarize, Embed, Purpose, RecordContent, RecordId, SpeakerTurn, Stage, Summarize, Title, Transcribe, follow_up_id,
+    queue,
 };
 use serde::Serialize;
 use text_splitter::{ChunkConfig, TextSplitter};
@@ -20,14 +23,39 @@ pub const MAX_PASSAGES: usize = 400;
 /// The longest text of a task, in bytes of JSON: what `llm-worker` summarises. It is some 400,000 English words.
 pub const MAX_TEXT_BYTES: usize = 2 * 1024 * 1024;
 
-/// Why a task's message could not be made.
+/// The most turns of a transcription's task, which is what `asr-worker` takes: ten hours in which somebody else begins
+/// every two seconds. With the names' limit they are 10 MiB of JSON at most.
+pub const MAX_TURNS: usize = 20_000;
+
+/// The longest name of a speaker in a transcription's task, in bytes, as for `asr-worker`.
+pub const MAX_SPEAKER_BYTES: usize = 200;
+
+/// The most speakers of a transcription's task, as for `asr-worker`.
+pub const MAX_SPEAKERS: usize = 100;
+
+/// The longest message of a task: what the broker takes by default. A longer one it would refuse each time.
+pub const MAX_TASK_BYTES: usize = 16 * 1024 * 1024;
+
+/// Why a task's message could not be made. It never can be.
 #[derive(Debug, thiserror::Error)]
-#[error("the task of stage {stage} cannot be written as JSON")]
-pub struct FollowUpError {
-    /// The task's stage.
-    pub stage: Stage,
-    #[source]
-    source: serde_json::Error,
+pub enum FollowUpError {
+    /// It cannot be written as JSON, which does not happen.
+    #[error("the task of stage {stage} cannot be written as JSON")]
+    Json {
+        /// The task's stage.
+        stage: Stage,
+        /// What is wrong with it.
+        #[source]
+        source: serde_json::Error,
+    },
+    /// The record has an address or a language of megabytes.
+    #[error("the task of stage {stage} has {bytes} bytes; at most {MAX_TASK_BYTES} can be sent")]
+    TooLong {
+        /// The task's stage.
+        stage: Stage,
+        /// Its message's length.
+        bytes: usize,
+    },
 }
 
 /// The message that starts the task of `stage`; `None` for a stage that lacks what it needs, which is then not due.
@@ -36,7 +64,7 @@ pub struct FollowUpError {
 ///
 /// # Errors
 ///
-/// When the task cannot be written as JSON, which does not happen.
+/// When the task is too long for the broker, because the record's audio address or language is.
 pub fn message(
     record: &RecordId,
     state: &RecordState,
@@ -55,7 +83,7 @@ pub fn message(
         Stage::Transcription => {
             let Some(audio) = content.audio.clone() else { return Ok(None) };
             let turns = match state.results.get(&Stage::Diarization).map(|result| (result.revision, &result.finding)) {
-                Some((revision, Finding::Turns(turns))) if revision == state.revision => turns.clone(),
+                Some((revision, Finding::Turns(turns))) if revision == state.revision => usable(record, turns).to_vec(),
                 _ => Vec::new(),
             };
             task.to(queue::ASR, &Transcribe { record_id, revision, audio, language, prompt: None, turns })
@@ -86,12 +114,48 @@ struct Task<'a> {
 impl Task<'_> {
     /// To a queue, whose exchange and routing key have its name.
     fn to<T: Payload + Serialize>(&self, queue: &str, payload: &T) -> Result<Option<Outgoing>, FollowUpError> {
-        let message = Message::of(payload)
-            .map_err(|source| FollowUpError { stage: self.stage, source })?
+        let message = Message::of(payload).map_err(|source| FollowUpError::Json { stage: self.stage, source })?;
+        let bytes = message.body().len();
+        if bytes > MAX_TASK_BYTES {
+            return Err(FollowUpError::TooLong { stage: self.stage, bytes });
+        }
+        let message = message
             .message_id(&follow_up_id(self.record, self.stage, self.revision).to_string())
             .correlation_id(self.record.as_str());
         Ok(Some(Outgoing::new(queue, queue, message)))
     }
+}
+
+/// The turns, or none if `asr-worker` would refuse them: a transcript without speakers is better than none.
+fn usable<'a>(record: &RecordId, turns: &'a [SpeakerTurn]) -> &'a [SpeakerTurn] {
+    let reason = refusal(turns);
+    if let Some(reason) = reason {
+        tracing::warn!(%record, turns = turns.len(), reason, "the record's turns cannot be used; its task has none");
+        return &[];
+    }
+    turns
+}
+
+/// What is wrong with the turns, without a word of theirs.
+fn refusal(turns: &[SpeakerTurn]) -> Option<&'static str> {
+    if turns.len() > MAX_TURNS {
+        return Some("too many turns");
+    }
+    let mut speakers = HashSet::new();
+    for SpeakerTurn { start, end, speaker } in turns {
+        if !(1..=MAX_SPEAKER_BYTES).contains(&speaker.len()) {
+            return Some("a speaker's name is empty or too long");
+        }
+        // Each of them is six bytes in JSON.
+        if speaker.chars().any(char::is_control) {
+            return Some("a speaker's name has control characters");
+        }
+        if !(0.0 <= *start && start <= end && end.is_finite()) {
+            return Some("a turn's times are none");
+        }
+        speakers.insert(speaker);
+    }
+    (speakers.len() > MAX_SPEAKERS).then_some("too many speakers")
 }
 
 /// What the record says: its own text, a blank line, its transcript.
@@ -171,127 +235,4 @@ fn ends_something(letter: char) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::state::StageResult;
-    use jm_tasks::{AudioSource, SpeakerTurn};
-
-    fn record() -> RecordId {
-        RecordId::new("r").unwrap()
-    }
-
-    fn body(state: &RecordState, stage: Stage) -> serde_json::Value {
-        let outgoing = message(&record(), state, stage, &PipelineOptions::default()).unwrap().unwrap();
-        assert_eq!(outgoing.exchange(), outgoing.routing_key());
-        let properties = outgoing.message().properties();
-        let id = follow_up_id(&record(), stage, u64::try_from(state.revision).unwrap()).to_string();
-        assert_eq!(properties.message_id().as_ref().unwrap().as_str(), id);
-        assert_eq!(properties.correlation_id().as_ref().unwrap().as_str(), "r");
-        let mut body: serde_json::Value = serde_json::from_slice(outgoing.message().body()).unwrap();
-        body["to"] = outgoing.exchange().into();
-        body["type"] = properties.kind().as_ref().unwrap().as_str().into();
-        body
-    }
-
-    #[test]
-    fn each_task_carries_what_its_worker_needs() {
-        let turn = SpeakerTurn { start: 0.0, end: 1.5, speaker: "A".into() };
-        let content = RecordContent {
-            text: Some("Notes.".into()),
-            audio: Some(AudioSource { url: "https://h/a".into() }),
-            language: Some("en".into()),
-            speakers: Some(2),
-            ..RecordContent::default()
-        };
-        let finding = |finding| StageResult { revision: 7, finding };
-        let results = [
-            (Stage::Diarization, finding(Finding::Turns(vec![turn]))),
-            (Stage::Transcription, finding(Finding::Transcript("Said.".into()))),
-        ];
-        let mut state =
-            RecordState { revision: 7, content: Some(content), results: results.into(), ..RecordState::default() };
-        let audio = serde_json::json!({"url": "https://h/a"});
-        assert_eq!(
-            body(&state, Stage::Diarization),
-            serde_json::json!({
-                "to": "jm.sd", "type": "sd.diarize", "record_id": "r", "revision": 7, "audio": audio, "speakers": 2
-            })
-        );
-        assert_eq!(
-            body(&state, Stage::Transcription),
-            serde_json::json!({
-                "to": "jm.asr", "type": "asr.transcribe", "record_id": "r", "revision": 7, "audio": audio,
-                "language": "en", "turns": [{"start": 0.0, "end": 1.5, "speaker": "A"}]
-            })
-        );
-        assert_eq!(
-            body(&state, Stage::Embedding),
-            serde_json::json!({
-                "to": "jm.embed", "type": "embed.text", "record_id": "r", "revision": 7,
-                "texts": ["Notes.\n\nSaid."], "purpose": "passage"
-            })
-        );
-        assert_eq!(
-            body(&state, Stage::Summary),
-            serde_json::json!({
-                "to": "jm.llm", "type": "llm.summarize", "record_id": "r", "revision": 7,
-                "text": "Notes.\n\nSaid.", "language": "en"
-            })
-        );
-        assert_eq!(body(&state, Stage::Title)["type"], "llm.title");
-        state.results.get_mut(&Stage::Diarization).unwrap().revision = 6;
-        assert_eq!(body(&state, Stage::Transcription).get("turns"), None, "turns of another recording");
-    }
-
-    #[test]
-    fn passages_end_with_sentences_keep_their_order_and_have_a_limit() {
-        let text = "One sentence here. Another one there. 这是第一句话。这是第二句话。 And the last one.";
-        assert_eq!(
-            passages(&record(), text, 50),
-            ["One sentence here. Another one there. 这是第一句话。", "这是第二句话。 And the last one."]
-        );
-        let many = (0..3000).map(|number| format!("{number:049}\n\n")).collect::<Vec<_>>().concat();
-        let passages = passages(&record(), &many, 50);
-        assert_eq!(passages.len(), MAX_PASSAGES);
-        assert!(passages.iter().enumerate().all(|(index, passage)| passage.parse::<usize>().unwrap() == index));
-    }
-
-    #[test]
-    fn blocks_are_the_text_and_end_where_something_ends() {
-        assert_eq!(blocks("one two three four", 10).collect::<Vec<_>>(), ["one two ", "three four"]);
-        assert_eq!(blocks("笔记笔。笔记笔记笔记", 5).collect::<Vec<_>>(), ["笔记笔。", "笔记笔记笔", "记"]);
-        assert_eq!(blocks("one\ntwo three four", 8).collect::<Vec<_>>(), ["one\ntwo ", "three ", "four"]);
-        assert_eq!(blocks("", 5).count(), 0);
-        let text = "Some words. 一些词。\n".repeat(200);
-        for chars in 1..100 {
-            assert_eq!(blocks(&text, chars).collect::<String>(), text);
-            assert!(blocks(&text, chars).all(|block| (1..=chars).contains(&block.chars().count())));
-        }
-    }
-
-    #[test]
-    fn a_text_is_cut_where_its_json_would_be_too_long() {
-        assert_eq!(fitting("abc", 3), "abc");
-        assert_eq!(fitting("abcd", 3), "abc");
-        assert_eq!(fitting("aé€", 3), "aé");
-        assert_eq!(fitting("aé€", 5), "aé");
-        let escaped = "\"\\\n\r\t\u{8}\u{c}\u{0}\u{1f}é😀".repeat(50);
-        for limit in 0..200 {
-            let kept = fitting(&escaped, limit);
-            let next: String = escaped[..kept.len()].chars().chain(escaped[kept.len()..].chars().next()).collect();
-            let bytes = |text: &str| serde_json::to_string(text).unwrap().len() - 2;
-            assert!(bytes(kept) <= limit && bytes(&next) > limit, "{limit}");
-        }
-    }
-
-    #[test]
-    fn a_text_of_many_megabytes_without_a_boundary_is_cut_and_split() {
-        let long = "字".repeat(4 * 1024 * 1024);
-        let content = RecordContent { text: Some(long), ..RecordContent::default() };
-        let state = RecordState { revision: 1, content: Some(content), ..RecordState::default() };
-        let summarize = body(&state, Stage::Summary);
-        assert_eq!(summarize["text"].as_str().unwrap().len(), MAX_TEXT_BYTES / 3 * 3);
-        let embed = body(&state, Stage::Embedding);
-        assert_eq!(embed["texts"].as_array().unwrap().len(), MAX_PASSAGES);
-    }
-}
+mod tests;

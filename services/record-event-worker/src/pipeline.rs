@@ -20,13 +20,21 @@
 //! is a repeat, with the same message id, the same work and a result that changes nothing the second time: a price for
 //! losing nothing.
 //!
-//! Only an event that may have put a row in has to do so: one of the record's present revision, since an older event's
-//! tasks have been replaced by those of its successor; and no deletion or result of a last stage, since these make
-//! nothing due.
+//! Only an event of the record's present revision puts a row in, and so only such an event has to start it again: an
+//! older one's tasks have been replaced by those of its successor. Of which kind it is does not matter. As long as the
+//! options stay the same, nothing becomes due by a summary; but if titles were switched on since the record's last
+//! event, the summary is the event that finds one due.
 //!
 //! Left is the event that comes back without the mark, because an operator moved it there from a dead-letter queue.
 //! That is told by the headers of dead letters, or by the time: a task started longer than `restart_after` ago may have
-//! met any fate.
+//! met any fate. Then content, diarization and transcription start it again, but not a result that ends the pipeline:
+//! vectors regularly arrive while the summary of a long text still waits for its turn.
+//!
+//! # What is done more often than it had to be
+//!
+//! A new revision of a record is diarized and transcribed again, even if its recording is the one of the revision
+//! before. To take the older transcript over, one would have to know that the recordings are the same, and revisions
+//! need not arrive in order, nor all of them: the outcome would depend on which ones this worker has seen.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -185,18 +193,20 @@ pub fn plan(
     options: &PipelineOptions,
 ) -> Plan {
     let mut plan = Plan::default();
-    let may_have_started = may_have_started(state, change);
+    let is_present = is_present(state, change);
+    let makes_due = is_present && makes_due(change);
     for stage in due(state, options) {
         let known = before.get(&stage).filter(|started| started.revision == state.revision);
         // The clock may have been set back since: a start in the far future tells as little as one long ago.
         let forgotten = known
             .is_some_and(|started| u128::from(now.abs_diff(started.started_at)) >= options.restart_after.as_millis());
+        let restarted = forgotten && makes_due;
         let started = match known {
-            Some(started) if !(forgotten && may_have_started) => *started,
+            Some(started) if !restarted => *started,
+            None if !is_present => continue,
             Some(_) | None => Started { revision: state.revision, started_at: now },
         };
-        let again = may_have_started && (forgotten || delivery == Delivery::Again);
-        if known.is_none() || again {
+        if known.is_none() || restarted || (is_present && delivery == Delivery::Again) {
             plan.start.insert(stage);
         }
         plan.started.insert(stage, started);
@@ -204,13 +214,18 @@ pub fn plan(
     plan
 }
 
-/// Whether an earlier delivery of this event may have put a task into the table that is still due.
-fn may_have_started(state: &RecordState, change: &Change) -> bool {
+/// Whether the event is about the record's present revision: another one starts nothing.
+fn is_present(state: &RecordState, change: &Change) -> bool {
     match change {
-        Change::Content { revision, .. }
-        | Change::Finding { stage: Stage::Diarization | Stage::Transcription, revision, .. } => {
-            revision.get() == state.revision
-        }
+        Change::Content { revision, .. } | Change::Finding { revision, .. } => revision.get() == state.revision,
+        Change::Deletion { .. } => false,
+    }
+}
+
+/// Whether tasks follow from events like this one, under whichever options.
+fn makes_due(change: &Change) -> bool {
+    match change {
+        Change::Content { .. } | Change::Finding { stage: Stage::Diarization | Stage::Transcription, .. } => true,
         Change::Finding { stage: Stage::Embedding | Stage::Summary | Stage::Title, .. } | Change::Deletion { .. } => {
             false
         }

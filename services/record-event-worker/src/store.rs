@@ -3,9 +3,23 @@
 //! Both are reached through sqlx's `Any` driver, by one text of SQL: what they differ in is in this file. SQLite is
 //! written by one connection, which takes the write lock when a transaction begins (a lock taken later could be
 //! refused without a wait); PostgreSQL by as many as configured, each of which locks its record's row.
+//!
+//! # Rows without content
+//!
+//! Two kinds of them are never removed. A deleted record leaves its row in `records`, without content: it is what
+//! refuses the events that still arrive for the record, and nobody can know which one is the last. And a result whose
+//! record was never announced leaves a placeholder of revision 0, with the result. The one costs a hundred bytes or so,
+//! the other does not happen where producers are in order. An operator who wants them gone does it while nothing can
+//! arrive any more, with this worker's queue, its dead letters and the four queues of tasks all empty:
+//!
+//! ```sql
+//! DELETE FROM results WHERE record_id IN (SELECT id FROM records WHERE content IS NULL);
+//! DELETE FROM records WHERE content IS NULL;
+//! ```
 
 mod error;
 mod options;
+mod session;
 mod transaction;
 mod view;
 
@@ -31,6 +45,9 @@ const OPEN_LIMIT: Duration = Duration::from_mins(1);
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// The longest wait for a connection of the pool.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+/// What a transaction takes at most besides its wait for a lock. With the default of that and [`ACQUIRE_TIMEOUT`] it is
+/// 25 s in all, well below the `handler_timeout` of a minute that this worker is configured with.
+const TRANSACTION_LIMIT: Duration = Duration::from_secs(10);
 /// Between two looks at a SQLite file that another process is about to change into WAL mode.
 const WAL_RETRY: Duration = Duration::from_millis(20);
 
@@ -39,6 +56,8 @@ const WAL_RETRY: Duration = Duration::from_millis(20);
 pub struct Store {
     pool: AnyPool,
     backend: Backend,
+    /// What a transaction takes at most.
+    limit: Duration,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,19 +101,20 @@ impl Store {
         let backend = Backend::of(target);
         // Not even the pool makes a file: one that is gone now was there a moment ago.
         let address = options.driver_address(target, false)?;
-        let settings = backend.settings(options.lock_timeout);
+        let limit = options.lock_timeout + TRANSACTION_LIMIT;
+        let settings = backend.settings(options.lock_timeout, limit);
         let pool = AnyPoolOptions::new().acquire_timeout(ACQUIRE_TIMEOUT).after_connect(move |connection, _| {
             let settings = settings.clone();
             Box::pin(async move { execute(connection, settings).await })
         });
-        // After a failed write (a full disk, say) SQLite has rolled back by itself. The driver does not know, and would
-        // refuse to begin another transaction on this connection for ever.
-        let pool = pool.before_acquire(|connection, _| Box::pin(async move { Ok(!connection.is_in_transaction()) }));
+        // Not the driver's test: it has no limit.
+        let pool = pool.test_before_acquire(false);
+        let pool = pool.before_acquire(|connection, _| Box::pin(session::check(connection)));
         let pool = match backend {
             Backend::Sqlite => pool.max_connections(1).idle_timeout(None).max_lifetime(None),
             Backend::Postgres => pool.max_connections(options.connections),
         };
-        Ok(Self { pool: pool.connect_lazy_with(address), backend })
+        Ok(Self { pool: pool.connect_lazy_with(address), backend, limit })
     }
 
     /// Waits for what is under way and closes all connections.
@@ -128,15 +148,17 @@ impl Backend {
     }
 
     /// What each connection is told at its beginning.
-    fn settings(self, lock_timeout: Duration) -> String {
+    fn settings(self, lock_timeout: Duration, transaction_limit: Duration) -> String {
         let milliseconds = lock_timeout.as_millis();
         match self {
             // FULL: a message is acked after the commit, which therefore has to survive a power cut.
             Self::Sqlite => format!("PRAGMA busy_timeout = {milliseconds}; PRAGMA synchronous = FULL"),
-            // A worker that hangs in a transaction must not keep its record from the others for ever.
-            Self::Postgres => {
-                format!("SET lock_timeout = {milliseconds}; SET idle_in_transaction_session_timeout = '60s'")
-            }
+            // A worker that hangs in a transaction, or was cut off, must not keep its record from the others for longer
+            // than it would itself.
+            Self::Postgres => format!(
+                "SET lock_timeout = {milliseconds}; SET idle_in_transaction_session_timeout = {}",
+                transaction_limit.as_millis()
+            ),
         }
     }
 }
@@ -150,7 +172,7 @@ async fn prepare(options: &DatabaseOptions, target: &Target, address: &AnyConnec
     let mut connection = tokio::time::timeout(CONNECT_LIMIT, address.connect()).await.map_err(slow)?.map_err(open)?;
     match Backend::of(target) {
         Backend::Sqlite => {
-            let settings = Backend::Sqlite.settings(options.lock_timeout);
+            let settings = Backend::Sqlite.settings(options.lock_timeout, OPEN_LIMIT);
             execute(&mut connection, settings).await.map_err(open)?;
             write_ahead_log(&mut connection, options.lock_timeout).await.map_err(open)?;
             // The driver's own lock does nothing here. The file's write lock is one, and migrations nest in it.

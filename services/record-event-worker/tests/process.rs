@@ -105,6 +105,7 @@ async fn events_that_say_nothing_usable_are_kept_with_their_reason() {
     let worker = ready(worker(&vhost, &database_in(folder.path()))).await;
     for (kind, event, reason) in [
         ("record.updated", json!({ "record_id": "r-1" }), "missing field `revision`"),
+        ("record.updated", json!({ "record_id": "r-1", "revision": 2, "text": "t" }), "missing field `content`"),
         ("record.created", json!({ "record_id": "" }), "record_id: a record's id has 1 to 200 bytes"),
         ("record.moved", json!({ "record_id": "r-1" }), "no handler for type"),
     ] {

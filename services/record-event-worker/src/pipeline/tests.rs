@@ -144,9 +144,37 @@ fn a_copy_starts_nothing_and_the_same_delivery_again_starts_the_same() {
     assert_eq!(record.again(&created), [Embedding, Summary]);
     record.first(&result(Embedding, 1));
     assert_eq!(record.again(&created), [Summary], "what has its result is not started again");
-    assert_eq!(record.again(&result(Embedding, 1)), [], "a last result makes nothing due");
+    assert_eq!(record.first(&result(Embedding, 1)), []);
+    assert_eq!(record.again(&result(Embedding, 1)), [Summary], "the options may have been others the first time");
     record.first(&content(2, text_content()));
     assert_eq!(record.again(&created), [], "an older event's tasks have been replaced");
+}
+
+#[test]
+fn a_last_result_starts_what_the_options_were_changed_to_and_so_does_its_return() {
+    let mut record = Record::new(PipelineOptions::default());
+    let summarized = result(Summary, 1);
+    record.first(&content(1, text_content()));
+    record.first(&result(Embedding, 1));
+    record.options.title = true;
+    assert_eq!(record.first(&summarized), [Title]);
+    assert_eq!(record.first(&summarized), [], "another copy");
+    assert_eq!(record.again(&summarized), [Title], "committed, and perhaps never published");
+}
+
+#[test]
+fn an_event_of_another_revision_starts_nothing_whatever_the_options_are() {
+    let mut record = Record::new(PipelineOptions::default());
+    record.first(&content(1, text_content()));
+    record.first(&content(2, text_content()));
+    record.options.title = true;
+    let older = [content(1, text_content()), result(Summary, 1), Change::Deletion { revision: 1.try_into().ok() }];
+    for change in &older {
+        assert_eq!(record.first(change), []);
+        assert_eq!(record.again(change), []);
+    }
+    assert_eq!(record.under_way(), [Embedding, Summary]);
+    assert_eq!(record.first(&content(2, text_content())), [Title]);
 }
 
 #[test]
@@ -208,6 +236,16 @@ fn any_change() -> impl Strategy<Value = Change> {
     ]
 }
 
+fn any_options() -> impl Strategy<Value = PipelineOptions> {
+    any::<[bool; 4]>().prop_map(|[diarize, embed, summarize, title]| PipelineOptions {
+        diarize,
+        embed,
+        summarize,
+        title,
+        ..PipelineOptions::default()
+    })
+}
+
 /// Producers do not make two contents of one revision: the first one drawn is the one there is.
 fn one_content_each(changes: Vec<Change>) -> Vec<Change> {
     let mut seen = BTreeSet::new();
@@ -249,9 +287,12 @@ proptest! {
     #[test]
     fn whichever_delivery_dies_after_its_commit_its_return_starts_what_it_had_started(
         changes in prop::collection::vec(any_change(), 1..12).prop_map(one_content_each),
+        options in prop::collection::vec(any_options(), 12),
     ) {
         let mut record = Record::new(PipelineOptions::default());
-        for change in &changes {
+        // The worker may have been restarted with other options before any of the events.
+        for (change, options) in changes.iter().zip(options) {
+            record.options = options;
             let lost = record.first(change);
             let state = record.state.clone();
             prop_assert!(lost.iter().all(|stage| record.started.contains_key(stage)));

@@ -52,6 +52,13 @@ pub enum StoreError {
         #[source]
         source: sqlx::Error,
     },
+    /// A transaction took too long: the database hangs, or the way to it was lost without a word. Its connection was
+    /// closed, and nothing of it is stored, unless it was lost in the middle of its commit.
+    #[error("the database did not do its part of a transaction within {after:?}")]
+    Stuck {
+        /// How long it had.
+        after: Duration,
+    },
     /// What is stored is not what this version writes. Somebody else wrote it, or a newer version.
     #[error("what is stored as {what} of record {record} cannot be read: {reason}")]
     Unreadable {
@@ -75,7 +82,7 @@ impl StoreError {
                 // Whatever else there may be, the connection or a lock among it.
                 _ => false,
             },
-            Self::Open { .. } | Self::Slow { .. } | Self::Query { .. } => false,
+            Self::Open { .. } | Self::Slow { .. } | Self::Query { .. } | Self::Stuck { .. } => false,
         }
     }
 

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use jm_tasks::{RecordId, SpeakerTurn, Stage, follow_up_id};
 use serde::Deserialize;
-use sqlx::{Any, AnyConnection, Row as _, Transaction};
+use sqlx::{AnyConnection, Row as _};
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, session::Session};
 use crate::{
     event::{Change, Finding},
     pipeline::Started,
@@ -34,8 +34,9 @@ const WRITE_TASK: &str =
     SET revision = excluded.revision, task_id = excluded.task_id, started_at = excluded.started_at";
 
 /// A record that nobody else changes until this ends. Dropped without [`commit`](Self::commit), it changes nothing.
+/// From the beginning to the end it takes no longer than the store allows, or else it fails.
 pub(crate) struct RecordTransaction {
-    transaction: Transaction<'static, Any>,
+    session: Session,
     record: RecordId,
     before: Numbers,
 }
@@ -64,12 +65,13 @@ pub(crate) struct Known {
 impl Store {
     /// Waits for the record to be ours, and reads it.
     pub(crate) async fn lock(&self, record: &RecordId) -> Result<(RecordTransaction, Known), StoreError> {
-        let begin = self.pool.begin_with(self.backend.begin());
-        let mut transaction = begin.await.map_err(StoreError::query("begin a transaction"))?;
-        let state = read_state(&mut transaction, record).await?;
-        let started = read_tasks(&mut transaction, record).await?;
+        let mut session = Session::begin(&self.pool, self.backend.begin(), self.limit).await?;
+        let read = async |connection: &mut AnyConnection| {
+            Ok((read_state(connection, record).await?, read_tasks(connection, record).await?))
+        };
+        let (state, started) = session.deadline().meet(read(&mut session)).await?;
         let before = Numbers::of(&state);
-        Ok((RecordTransaction { transaction, record: record.clone(), before }, Known { state, started }))
+        Ok((RecordTransaction { session, record: record.clone(), before }, Known { state, started }))
     }
 }
 
@@ -82,21 +84,32 @@ impl RecordTransaction {
         started_before: &BTreeMap<Stage, Started>,
         started_after: &BTreeMap<Stage, Started>,
     ) -> Result<(), StoreError> {
+        let deadline = self.session.deadline();
+        deadline.meet(self.write(change, after, started_before, started_after)).await?;
+        self.session.commit().await
+    }
+
+    /// Ends it as if it had never begun.
+    pub(crate) async fn roll_back(self) -> Result<(), StoreError> {
+        self.session.roll_back().await
+    }
+
+    async fn write(
+        &mut self,
+        change: &Change,
+        after: &RecordState,
+        started_before: &BTreeMap<Stage, Started>,
+        started_after: &BTreeMap<Stage, Started>,
+    ) -> Result<(), StoreError> {
         self.write_record(after).await?;
         if let Change::Finding { stage, revision, body, .. } = change
             && after.reached(*stage) == revision.get()
         {
             let write = sqlx::query(WRITE_RESULT).bind(self.record.as_str()).bind(stage.name());
             let write = write.bind(revision.get()).bind(body.as_str());
-            write.execute(&mut *self.transaction).await.map_err(StoreError::query("write a result"))?;
+            write.execute(&mut *self.session).await.map_err(StoreError::query("write a result"))?;
         }
-        self.write_tasks(started_before, started_after).await?;
-        self.transaction.commit().await.map_err(StoreError::query("commit"))
-    }
-
-    /// Ends it as if it had never begun.
-    pub(crate) async fn roll_back(self) -> Result<(), StoreError> {
-        self.transaction.rollback().await.map_err(StoreError::query("roll back"))
+        self.write_tasks(started_before, started_after).await
     }
 
     async fn write_record(&mut self, after: &RecordState) -> Result<(), StoreError> {
@@ -106,14 +119,14 @@ impl RecordTransaction {
             let content = content.map_err(|error| StoreError::unreadable("content", self.record.as_str(), &error))?;
             let write = sqlx::query(WRITE_RECORD).bind(self.record.as_str());
             let write = write.bind(numbers.revision).bind(numbers.deleted_revision).bind(content);
-            write.execute(&mut *self.transaction).await.map_err(StoreError::query("write a record"))?;
+            write.execute(&mut *self.session).await.map_err(StoreError::query("write a record"))?;
         } else if before.deleted_revision != numbers.deleted_revision {
             let write = sqlx::query(WRITE_DELETED_REVISION).bind(self.record.as_str()).bind(numbers.deleted_revision);
-            write.execute(&mut *self.transaction).await.map_err(StoreError::query("write a deletion"))?;
+            write.execute(&mut *self.session).await.map_err(StoreError::query("write a deletion"))?;
         }
         if before.deleted_revision != numbers.deleted_revision {
             let delete = sqlx::query(DELETE_RESULTS).bind(self.record.as_str()).bind(numbers.deleted_revision);
-            delete.execute(&mut *self.transaction).await.map_err(StoreError::query("delete results"))?;
+            delete.execute(&mut *self.session).await.map_err(StoreError::query("delete results"))?;
         }
         Ok(())
     }
@@ -125,13 +138,13 @@ impl RecordTransaction {
     ) -> Result<(), StoreError> {
         for stage in before.keys().filter(|stage| !after.contains_key(stage)) {
             let delete = sqlx::query(DELETE_TASK).bind(self.record.as_str()).bind(stage.name());
-            delete.execute(&mut *self.transaction).await.map_err(StoreError::query("delete a task"))?;
+            delete.execute(&mut *self.session).await.map_err(StoreError::query("delete a task"))?;
         }
         for (stage, task) in after.iter().filter(|(stage, task)| before.get(stage) != Some(task)) {
             let id = follow_up_id(&self.record, *stage, task.revision.unsigned_abs()).to_string();
             let write = sqlx::query(WRITE_TASK).bind(self.record.as_str()).bind(stage.name());
             let write = write.bind(task.revision).bind(id).bind(task.started_at);
-            write.execute(&mut *self.transaction).await.map_err(StoreError::query("write a task"))?;
+            write.execute(&mut *self.session).await.map_err(StoreError::query("write a task"))?;
         }
         Ok(())
     }

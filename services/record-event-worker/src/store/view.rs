@@ -5,10 +5,10 @@ use std::{collections::BTreeMap, str::FromStr as _};
 use jiff::Timestamp;
 use jm_tasks::{Completed, Diarized, Embedded, RecordContent, RecordId, Stage, Transcribed};
 use serde::{Serialize, de::DeserializeOwned};
-use sqlx::Row as _;
+use sqlx::{AnyConnection, Row as _};
 use uuid::Uuid;
 
-use super::{Store, StoreError};
+use super::{Store, StoreError, session::Session};
 use crate::state::FOR_GOOD;
 
 /// Everything that is stored of a record. Each result names the revision that it is about.
@@ -64,57 +64,62 @@ impl Store {
     ///
     /// When the database cannot be read, or somebody else wrote into it.
     pub async fn record(&self, id: &RecordId) -> Result<Option<RecordView>, StoreError> {
-        let failed = || StoreError::query("read a record");
-        let mut reading = self.pool.begin_with(self.backend.begin_reading()).await.map_err(failed())?;
-        let query = sqlx::query("SELECT revision, deleted_revision, content FROM records WHERE id = $1");
-        let row = query.bind(id.as_str()).fetch_optional(&mut *reading).await.map_err(failed())?;
-        let Some(row) = row else { return Ok(None) };
-        let revision: i64 = row.try_get("revision").map_err(failed())?;
-        let deleted: i64 = row.try_get("deleted_revision").map_err(failed())?;
-        let content: Option<String> = row.try_get("content").map_err(failed())?;
-        let mut view = RecordView {
-            record_id: id.clone(),
-            revision: (revision != 0 && revision != FOR_GOOD).then_some(revision.unsigned_abs()),
-            deleted: match deleted {
-                0 => None,
-                FOR_GOOD => Some(DeletedUpTo::ForGood),
-                up_to => Some(DeletedUpTo::Revision(up_to.unsigned_abs())),
-            },
-            content: content.map(|json| typed(id, "content", &json)).transpose()?,
-            diarization: None,
-            transcription: None,
-            embedding: None,
-            summary: None,
-            title: None,
-            tasks: BTreeMap::new(),
-        };
-        let query = sqlx::query("SELECT stage, body FROM results WHERE record_id = $1").bind(id.as_str());
-        for row in query.fetch_all(&mut *reading).await.map_err(failed())? {
-            let stage: String = row.try_get("stage").map_err(failed())?;
-            view.take_result(&stage, &row.try_get::<String, _>("body").map_err(failed())?)?;
-        }
-        let query = sqlx::query("SELECT stage, revision, task_id, started_at FROM tasks WHERE record_id = $1");
-        for row in query.bind(id.as_str()).fetch_all(&mut *reading).await.map_err(failed())? {
-            let stage: String = row.try_get("stage").map_err(failed())?;
-            let Some(stage) = Stage::from_name(&stage) else { continue };
-            let task_id: String = row.try_get("task_id").map_err(failed())?;
-            let revision: i64 = row.try_get("revision").map_err(failed())?;
-            let unreadable = |what: &str| StoreError::Unreadable {
-                what: stage.name(),
-                record: id.as_str().to_owned(),
-                reason: format!("the task's {what} is none"),
-            };
-            let task = StartedTask {
-                revision: revision.unsigned_abs(),
-                task_id: Uuid::from_str(&task_id).map_err(|_| unreadable("id"))?,
-                started_at: Timestamp::from_millisecond(row.try_get("started_at").map_err(failed())?)
-                    .map_err(|_| unreadable("time"))?,
-            };
-            view.tasks.insert(stage, task);
-        }
-        reading.rollback().await.map_err(failed())?;
-        Ok(Some(view))
+        let mut session = Session::begin(&self.pool, self.backend.begin_reading(), self.limit).await?;
+        let view = session.deadline().meet(read(&mut session, id)).await?;
+        session.roll_back().await?;
+        Ok(view)
     }
+}
+
+async fn read(reading: &mut AnyConnection, id: &RecordId) -> Result<Option<RecordView>, StoreError> {
+    let failed = || StoreError::query("read a record");
+    let query = sqlx::query("SELECT revision, deleted_revision, content FROM records WHERE id = $1");
+    let row = query.bind(id.as_str()).fetch_optional(&mut *reading).await.map_err(failed())?;
+    let Some(row) = row else { return Ok(None) };
+    let revision: i64 = row.try_get("revision").map_err(failed())?;
+    let deleted: i64 = row.try_get("deleted_revision").map_err(failed())?;
+    let content: Option<String> = row.try_get("content").map_err(failed())?;
+    let mut view = RecordView {
+        record_id: id.clone(),
+        revision: (revision != 0 && revision != FOR_GOOD).then_some(revision.unsigned_abs()),
+        deleted: match deleted {
+            0 => None,
+            FOR_GOOD => Some(DeletedUpTo::ForGood),
+            up_to => Some(DeletedUpTo::Revision(up_to.unsigned_abs())),
+        },
+        content: content.map(|json| typed(id, "content", &json)).transpose()?,
+        diarization: None,
+        transcription: None,
+        embedding: None,
+        summary: None,
+        title: None,
+        tasks: BTreeMap::new(),
+    };
+    let query = sqlx::query("SELECT stage, body FROM results WHERE record_id = $1").bind(id.as_str());
+    for row in query.fetch_all(&mut *reading).await.map_err(failed())? {
+        let stage: String = row.try_get("stage").map_err(failed())?;
+        view.take_result(&stage, &row.try_get::<String, _>("body").map_err(failed())?)?;
+    }
+    let query = sqlx::query("SELECT stage, revision, task_id, started_at FROM tasks WHERE record_id = $1");
+    for row in query.bind(id.as_str()).fetch_all(&mut *reading).await.map_err(failed())? {
+        let stage: String = row.try_get("stage").map_err(failed())?;
+        let Some(stage) = Stage::from_name(&stage) else { continue };
+        let task_id: String = row.try_get("task_id").map_err(failed())?;
+        let revision: i64 = row.try_get("revision").map_err(failed())?;
+        let unreadable = |what: &str| StoreError::Unreadable {
+            what: stage.name(),
+            record: id.as_str().to_owned(),
+            reason: format!("the task's {what} is none"),
+        };
+        let task = StartedTask {
+            revision: revision.unsigned_abs(),
+            task_id: Uuid::from_str(&task_id).map_err(|_| unreadable("id"))?,
+            started_at: Timestamp::from_millisecond(row.try_get("started_at").map_err(failed())?)
+                .map_err(|_| unreadable("time"))?,
+        };
+        view.tasks.insert(stage, task);
+    }
+    Ok(Some(view))
 }
 
 impl RecordView {

@@ -15,6 +15,8 @@ on_both!(
     an_event_that_changes_nothing_leaves_no_row_behind,
     a_delivery_that_comes_again_starts_the_same_tasks_with_the_same_ids,
     a_delivery_that_the_broker_gives_out_again_starts_what_a_crash_may_have_lost,
+    a_result_whose_task_was_lost_in_a_crash_after_the_options_changed_starts_it_again,
+    a_diarization_without_turns_leads_to_a_transcription_without_turns,
     a_task_of_long_ago_is_started_again,
     late_results_of_a_deleted_record_are_dropped,
     a_greater_revision_restores_a_deleted_record,
@@ -124,6 +126,33 @@ async fn a_delivery_that_the_broker_gives_out_again_starts_what_a_crash_may_have
     assert_eq!(first, [follow_up_id(&id("r"), Stage::Diarization, 1).to_string()]);
     assert!(ids(cx()).await.is_empty(), "another copy of the event");
     assert_eq!(ids(cx().with_redelivered(true)).await, first, "committed, and perhaps never published");
+}
+
+async fn a_result_whose_task_was_lost_in_a_crash_after_the_options_changed_starts_it_again(database: Database) {
+    let before = database.worker().await;
+    before.takes(&created("r", 1, text_content("t"))).await;
+    before.takes(&embedded("r", 1)).await;
+    before.store.close().await;
+    let after = database.worker_with(PipelineOptions { title: true, ..PipelineOptions::default() }).await;
+    // As if the process had died here, after the commit and before the answers were published.
+    let lost = tasks(&after.tries(&summarized("r", 1), &cx()).await.unwrap());
+    assert_eq!(lost.iter().map(|task| task.0.as_str()).collect::<Vec<_>>(), ["llm.title"]);
+    let again = after.tries(&summarized("r", 1), &cx().with_redelivered(true)).await.unwrap();
+    assert_eq!(tasks(&again), lost);
+}
+
+async fn a_diarization_without_turns_leads_to_a_transcription_without_turns(database: Database) {
+    let worker = database.worker().await;
+    worker.takes(&created("r", 1, audio_content())).await;
+    let too_long =
+        jm_tasks::Diarized { turns: Vec::new(), reason: Some("too long".into()), speakers: 0, ..diarized("r", 1) };
+    let answers = worker.tries(&too_long, &cx()).await.unwrap();
+    let [transcribe] = &tasks(&answers)[..] else { panic!("one task") };
+    assert_eq!(transcribe.0, "asr.transcribe");
+    let body: serde_json::Value = serde_json::from_slice(answers.messages()[0].message().body()).unwrap();
+    assert_eq!((body.get("turns"), &body["audio"]["url"]), (None, &"https://host/a.ogg".into()));
+    let view = worker.store.record(&id("r")).await.unwrap().unwrap();
+    assert_eq!(view.diarization, Some(too_long));
 }
 
 async fn a_task_of_long_ago_is_started_again(database: Database) {

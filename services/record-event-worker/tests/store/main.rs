@@ -38,6 +38,7 @@ mod disk_full;
 mod events;
 mod faults;
 mod opening;
+mod silence;
 mod support;
 mod swarm;
 mod texts;

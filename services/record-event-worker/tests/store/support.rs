@@ -44,6 +44,12 @@ impl Database {
         Self { options: DatabaseOptions { url: url.into(), ..DatabaseOptions::default() }, folder: None }
     }
 
+    /// The same database of a server by another port.
+    pub(crate) fn moved(&self, from: u16, to: u16) -> Self {
+        let url = self.options.url.expose_secret().replace(&format!(":{from}/"), &format!(":{to}/"));
+        Self { options: DatabaseOptions { url: url.into(), ..self.options.clone() }, folder: None }
+    }
+
     pub(crate) fn is_sqlite(&self) -> bool {
         self.folder.is_some()
     }
