@@ -122,7 +122,7 @@ pub async fn run<S: Settings>(
     let code = match serve(worker, configuration, broker, &logs, build).await {
         Ok(()) => exit::OK,
         Err(error) => {
-            tracing::error!(error = error.to_string(), "{} cannot start", worker.name);
+            tracing::error!(error = error.to_string(), "{} ends with an error", worker.name);
             if error.is_of_options() { exit::CONFIGURATION } else { exit::FAILED }
         }
     };

@@ -55,7 +55,8 @@ pub struct Diarized {
     /// The turns in order of their beginning; turns of different speakers may overlap.
     #[serde(deserialize_with = "null::as_default")]
     pub turns: Vec<SpeakerTurn>,
-    /// Why there are no turns, where the recording is too long for the engine: it can still be transcribed.
+    /// Why there are no turns, where the recording is too long for the engine or what it found is noise. The recording
+    /// can still be transcribed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// How many speakers were told apart.
