@@ -27,6 +27,8 @@ const MAX_BINARY_BYTES: u64 = 25 * 1024 * 1024;
 #[tokio::main]
 async fn main() -> Result<()> {
     let folder = std::env::args().nth(1).map(PathBuf::from).context("usage: measure_workers FOLDER")?;
+    // The workers run in another folder.
+    let folder = fs::canonicalize(&folder).with_context(|| folder.display().to_string())?;
     let node = RabbitNode::start().await?;
     let vhost = node.vhost().await?;
     println!("| worker | ready after | memory, idle | binary |");
