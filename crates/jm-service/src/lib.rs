@@ -28,8 +28,8 @@
 //! }
 //! ```
 //!
-//! From the start to the end of a process: the [command line](command_line); the [configuration](config), whose every
-//! mistake is reported by key, value and source; logs; error reports to Sentry; [metrics and health](http) over HTTP;
+//! From the start to the end of a process: the command line; the [configuration](config), whose every
+//! mistake is reported by key, value and source; logs; error reports to Sentry; metrics and health over HTTP;
 //! the consumer, until a signal; a drain; an [`exit`] code.
 
 mod command_line;
