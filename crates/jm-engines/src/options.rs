@@ -4,7 +4,7 @@ use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
 
 use jiff::fmt::serde::unsigned_duration::friendly::compact::required as duration;
 use jm_mq_core::OptionsError;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
 use crate::{
@@ -124,6 +124,11 @@ impl EngineOptions {
         if let Some(proxy) = self.proxy() {
             let allowed = "http://host:port or https://host:port, without user, password, path, query and fragment";
             check(base_url::is_host(proxy), "proxy", base_url::shown(proxy), allowed)?;
+        }
+        if let Some(key) = &self.api_key {
+            // It becomes a header, in which nothing else can be.
+            let printable = key.expose_secret().bytes().all(|byte| matches!(byte, b' '..=b'~'));
+            check(printable, "api_key", "not shown", "printable ASCII characters")?;
         }
         let name = format_args!("of {} bytes", self.model.len());
         check((1..=MAX_NAME_BYTES).contains(&self.model.len()), "model", name, "1 to 255 bytes")?;
@@ -245,6 +250,14 @@ mod tests {
         let mut options = right();
         change(&mut options);
         options.validate().unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_a_header_is_a_mistake_that_does_not_show_it() {
+        let options = EngineOptions { api_key: Some("canary\u{1}".into()), ..right() };
+        let error = options.validate().unwrap_err().to_string();
+        assert_eq!(error, "option `api_key` is not shown; allowed: printable ASCII characters");
+        assert!(EngineOptions { api_key: Some("sk-~ 1".into()), ..right() }.validate().is_ok());
     }
 
     #[test]
