@@ -22,6 +22,9 @@ pub trait ChatEngine: Send + Sync {
 
     /// How many tokens a text takes: counted, or estimated on the safe side.
     fn count_tokens(&self, text: &str) -> usize;
+
+    /// The languages it writes, as primary tags (`zh`). None: any, as far as is known.
+    fn languages(&self) -> &[String];
 }
 
 /// A conversation to be answered.

@@ -11,6 +11,8 @@
 
 pub mod audio;
 mod call;
+#[cfg(feature = "embedded")]
+pub mod embedded;
 mod engine;
 mod error;
 pub mod http;

@@ -1,12 +1,14 @@
 //! An `engine` block of a configuration: which engine, where, and its limits.
 
-use std::{fmt, ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{fmt, ops::RangeInclusive, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::fmt::serde::unsigned_duration::friendly::compact::required as duration;
 use jm_mq_core::OptionsError;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
+#[cfg(feature = "embedded")]
+use crate::embedded;
 use crate::{
     engine::{ChatEngine, DiarizationEngine, EmbeddingEngine, TranscriptionEngine},
     http::{HttpChat, HttpDiarization, HttpEmbedding, HttpTranscription, base_url},
@@ -35,8 +37,17 @@ pub struct EngineOptions {
     /// texts in clear if `base_url` is `http://`. Default: none, as empty; the environment's `HTTP_PROXY`,
     /// `HTTPS_PROXY` and `ALL_PROXY` are not asked.
     pub proxy: Option<String>,
-    /// The model's name, as the server knows it. Needed.
+    /// The model's name, as the server knows it: needed. For `embedded`, a name of `config/models.toml`; default: that
+    /// file's own default for the engine.
     pub model: String,
+    /// For `embedded`: the model's file (chat, embedding) or folder (transcription, diarization), instead of the cache
+    /// folder's. Default: none. `model` is then what answers call it.
+    pub model_path: Option<PathBuf>,
+    /// For `embedded`: how many calls are worked on at once; others wait. Default 1: one call uses all the cores.
+    pub parallelism: usize,
+    /// The languages the chat model writes, as primary tags (`zh`, `en`): a text in another one is refused rather than
+    /// answered with nonsense. Default: none given, which is any, or what `config/models.toml` says of the model.
+    pub languages: Vec<String>,
     /// The limit for one request, from dialling to the answer's last byte. Default 2 min.
     #[serde(with = "duration")]
     pub timeout: Duration,
@@ -68,7 +79,7 @@ pub enum EngineKind {
     /// Behind the `OpenAI` API, wherever that is.
     #[default]
     Http,
-    /// In this process.
+    /// In this process, where it was built with the feature `embedded`.
     Embedded,
 }
 
@@ -80,6 +91,9 @@ impl Default for EngineOptions {
             api_key: None,
             proxy: None,
             model: String::new(),
+            model_path: None,
+            parallelism: 1,
+            languages: Vec::new(),
             timeout: Duration::from_mins(2),
             max_response_bytes: 16 * 1024 * 1024,
             max_upload_bytes: 25_000_000,
@@ -103,6 +117,9 @@ const MAX_DURATION: Duration = Duration::from_hours(24);
 const MAX_BATCH: usize = 2048;
 /// Prompt, a paragraph and an answer to it; a summary of less is longer than what it sums up.
 const MIN_CONTEXT_TOKENS: usize = 512;
+/// More calls at once than cores only wait for each other.
+#[cfg(feature = "embedded")]
+const MAX_PARALLELISM: usize = 64;
 /// No model known reads more.
 const MAX_TOKENS: usize = 16_000_000;
 /// Answers and uploads are held in memory.
@@ -117,21 +134,10 @@ impl EngineOptions {
     ///
     /// The first option that is out of range, with its value and what is allowed.
     pub fn validate(&self) -> Result<(), OptionsError> {
-        if self.kind == EngineKind::Embedded {
-            return Err(refused("kind", "embedded", "`http`: this build has no embedded engines"));
+        match self.kind {
+            EngineKind::Http => self.validate_http()?,
+            EngineKind::Embedded => self.validate_embedded()?,
         }
-        base_url::parse(&self.base_url)?;
-        if let Some(proxy) = self.proxy() {
-            let allowed = "http://host:port or https://host:port, without user, password, path, query and fragment";
-            check(base_url::is_host(proxy), "proxy", base_url::shown(proxy), allowed)?;
-        }
-        if let Some(key) = &self.api_key {
-            // It becomes a header, in which nothing else can be.
-            let printable = key.expose_secret().bytes().all(|byte| matches!(byte, b' '..=b'~'));
-            check(printable, "api_key", "not shown", "printable ASCII characters")?;
-        }
-        let name = format_args!("of {} bytes", self.model.len());
-        check((1..=MAX_NAME_BYTES).contains(&self.model.len()), "model", name, "1 to 255 bytes")?;
         for (option, value, least) in [
             ("timeout", self.timeout, Duration::from_millis(1)),
             // Below that, speech is cut to pieces that mean nothing.
@@ -152,6 +158,34 @@ impl EngineOptions {
         check_range("query_prefix", self.query_prefix.len(), 0..=MAX_PREFIX_BYTES)
     }
 
+    fn validate_http(&self) -> Result<(), OptionsError> {
+        base_url::parse(&self.base_url)?;
+        if let Some(proxy) = self.proxy() {
+            let allowed = "http://host:port or https://host:port, without user, password, path, query and fragment";
+            check(base_url::is_host(proxy), "proxy", base_url::shown(proxy), allowed)?;
+        }
+        if let Some(key) = &self.api_key {
+            // It becomes a header, in which nothing else can be.
+            let printable = key.expose_secret().bytes().all(|byte| matches!(byte, b' '..=b'~'));
+            check(printable, "api_key", "not shown", "printable ASCII characters")?;
+        }
+        let name = format_args!("of {} bytes", self.model.len());
+        check((1..=MAX_NAME_BYTES).contains(&self.model.len()), "model", name, "1 to 255 bytes")?;
+        Ok(())
+    }
+
+    #[cfg(not(feature = "embedded"))]
+    #[expect(clippy::unused_self, reason = "the build decides, not the options")]
+    fn validate_embedded(&self) -> Result<(), OptionsError> {
+        let allowed = "`http`: this build has no embedded engines (it was made without the feature `embedded`)";
+        Err(refused("kind", "embedded", allowed))
+    }
+
+    #[cfg(feature = "embedded")]
+    fn validate_embedded(&self) -> Result<(), OptionsError> {
+        check_range("parallelism", self.parallelism, 1..=MAX_PARALLELISM)
+    }
+
     pub(crate) fn proxy(&self) -> Option<&str> {
         self.proxy.as_deref().filter(|proxy| !proxy.is_empty())
     }
@@ -160,8 +194,12 @@ impl EngineOptions {
     ///
     /// # Errors
     ///
-    /// An option that is out of range.
+    /// An option that is out of range, or a model's file that is missing or unusable.
     pub fn chat(&self) -> Result<Arc<dyn ChatEngine>, OptionsError> {
+        #[cfg(feature = "embedded")]
+        if self.kind == EngineKind::Embedded {
+            return Ok(Arc::new(embedded::EmbeddedChat::load(self)?));
+        }
         Ok(Arc::new(HttpChat::new(self)?))
     }
 
@@ -169,8 +207,12 @@ impl EngineOptions {
     ///
     /// # Errors
     ///
-    /// An option that is out of range.
+    /// An option that is out of range, or a model's file that is missing or unusable.
     pub fn transcription(&self) -> Result<Arc<dyn TranscriptionEngine>, OptionsError> {
+        #[cfg(feature = "embedded")]
+        if self.kind == EngineKind::Embedded {
+            return Ok(Arc::new(embedded::EmbeddedTranscription::load(self)?));
+        }
         Ok(Arc::new(HttpTranscription::new(self)?))
     }
 
@@ -178,8 +220,12 @@ impl EngineOptions {
     ///
     /// # Errors
     ///
-    /// An option that is out of range.
+    /// An option that is out of range, or a model's file that is missing or unusable.
     pub fn diarization(&self) -> Result<Arc<dyn DiarizationEngine>, OptionsError> {
+        #[cfg(feature = "embedded")]
+        if self.kind == EngineKind::Embedded {
+            return Ok(Arc::new(embedded::EmbeddedDiarization::load(self)?));
+        }
         Ok(Arc::new(HttpDiarization::new(self)?))
     }
 
@@ -187,8 +233,12 @@ impl EngineOptions {
     ///
     /// # Errors
     ///
-    /// An option that is out of range.
+    /// An option that is out of range, or a model's file that is missing or unusable.
     pub fn embedding(&self) -> Result<Arc<dyn EmbeddingEngine>, OptionsError> {
+        #[cfg(feature = "embedded")]
+        if self.kind == EngineKind::Embedded {
+            return Ok(Arc::new(embedded::EmbeddedEmbedding::load(self)?));
+        }
         Ok(Arc::new(HttpEmbedding::new(self)?))
     }
 }
@@ -202,6 +252,9 @@ impl fmt::Debug for EngineOptions {
             .field("api_key", &self.api_key.as_ref().map(|_| "(not shown)"))
             .field("proxy", &self.proxy().map(base_url::shown))
             .field("model", &self.model)
+            .field("model_path", &self.model_path)
+            .field("parallelism", &self.parallelism)
+            .field("languages", &self.languages)
             .field("timeout", &self.timeout)
             .field("max_response_bytes", &self.max_response_bytes)
             .field("max_upload_bytes", &self.max_upload_bytes)
@@ -264,10 +317,6 @@ mod tests {
     fn every_option_out_of_range_is_an_error_that_names_option_value_and_range() {
         right().validate().unwrap();
         assert_eq!(rejected(|o| o.batch_size = 0), "option `batch_size` is 0; allowed: 1 to 2048");
-        assert_eq!(
-            rejected(|o| o.kind = EngineKind::Embedded),
-            "option `kind` is embedded; allowed: `http`: this build has no embedded engines"
-        );
         assert_eq!(
             rejected(|o| (o.context_tokens, o.max_output_tokens) = (1024, 1024)),
             "option `max_output_tokens` is 1024; allowed: 1 to 512, half of `context_tokens`"

@@ -28,6 +28,7 @@ pub struct HttpChat {
     model: String,
     context_tokens: usize,
     max_output_tokens: usize,
+    languages: Vec<String>,
 }
 
 impl HttpChat {
@@ -42,6 +43,7 @@ impl HttpChat {
             model: options.model.clone(),
             context_tokens: options.context_tokens,
             max_output_tokens: options.max_output_tokens,
+            languages: options.languages.clone(),
         })
     }
 
@@ -120,6 +122,10 @@ impl ChatEngine for HttpChat {
 
     fn count_tokens(&self, text: &str) -> usize {
         tokens::estimate(text)
+    }
+
+    fn languages(&self) -> &[String] {
+        &self.languages
     }
 }
 

@@ -1,0 +1,81 @@
+//! Which files an engine loads.
+
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
+
+use jm_models::{Cache, Catalogue, Role};
+use jm_mq_core::OptionsError;
+
+use crate::options::{EngineOptions, refused};
+
+/// A model whose files have been found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ModelFiles {
+    /// What answers call it.
+    pub(crate) name: String,
+    /// The languages it knows, as primary tags; empty: any.
+    pub(crate) languages: Vec<String>,
+    path: PathBuf,
+}
+
+impl ModelFiles {
+    /// Those of `model_path`, or those that the catalogue has for `model` in the cache folder.
+    ///
+    /// # Errors
+    ///
+    /// A name that the catalogue does not have for this kind of engine, or a file that is not there: with its path and
+    /// the command that gets it.
+    pub(crate) fn find(options: &EngineOptions, role: Role) -> Result<Self, OptionsError> {
+        Self::find_in(&Cache::from_environment(), options, role)
+    }
+
+    fn find_in(cache: &Cache, options: &EngineOptions, role: Role) -> Result<Self, OptionsError> {
+        let catalogue = Catalogue::built_in();
+        let name = Some(options.model.as_str()).filter(|name| !name.is_empty());
+        if let Some(path) = &options.model_path {
+            if let Err(error) = path.metadata() {
+                return Err(refused("model_path", path.display(), format!("a file or folder that is there: {error}")));
+            }
+            let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+            let name = name.map_or_else(|| stem.into_owned(), str::to_owned);
+            return Ok(Self { name, languages: options.languages.clone(), path: path.clone() });
+        }
+        let of_role = |model: &&jm_models::Model| model.role == role;
+        let named = match name {
+            Some(name) => catalogue.model(name).filter(of_role),
+            None => catalogue.default_of(role),
+        };
+        let Some(model) = named else {
+            let names: Vec<_> = catalogue.models().iter().filter(of_role).map(|model| model.name.as_str()).collect();
+            let allowed = format!("{}, or any with `model_path`", names.join(", "));
+            return Err(refused("model", &options.model, allowed));
+        };
+        let folder = cache
+            .find(model)
+            .map_err(|missing| refused("model", &model.name, format!("a model whose files are there: {missing}")))?;
+        // Of a model that is one file, that file.
+        let path = if let [file] = model.files.as_slice() { folder.join(&file.name) } else { folder };
+        let languages = if options.languages.is_empty() { &model.languages } else { &options.languages };
+        Ok(Self { name: model.name.clone(), languages: languages.clone(), path })
+    }
+
+    /// The model's only file.
+    pub(crate) fn only_file(&self) -> &Path {
+        &self.path
+    }
+
+    /// One of the files in the model's folder.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+/// A file that is there, and is not what it should be.
+pub(crate) fn unusable(path: &Path, wanted: &str, error: impl fmt::Display) -> OptionsError {
+    // The first line: candle adds backtraces.
+    let error = error.to_string();
+    let error = error.lines().next().unwrap_or_default();
+    refused("model", path.display(), format!("{wanted}: {error}"))
+}
