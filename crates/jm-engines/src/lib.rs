@@ -17,6 +17,7 @@ mod engine;
 mod error;
 pub mod http;
 mod options;
+mod thoughts;
 
 pub use call::Call;
 pub use engine::{

@@ -1,7 +1,7 @@
 //! The folder the files are kept in, outside the repository.
 
 use std::{
-    env,
+    env, fmt,
     path::{Path, PathBuf},
 };
 
@@ -21,7 +21,20 @@ pub struct Missing {
     pub path: PathBuf,
     /// The model it belongs to.
     pub model: String,
+    /// Its size, if a file is there.
+    pub found: Option<u64>,
     what: String,
+}
+
+/// What there is of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// Every file, each of the right size.
+    There,
+    /// Some of them, or one of another size.
+    Incomplete,
+    /// None.
+    Missing,
 }
 
 impl Cache {
@@ -59,14 +72,46 @@ impl Cache {
     /// The first file that is missing, or of another size.
     pub fn find(&self, model: &Model) -> Result<PathBuf, Missing> {
         for file in &model.files {
-            let path = self.path(model, file);
-            let what = match path.metadata() {
-                Ok(found) if found.len() == file.size => continue,
-                Ok(found) => format!("{} bytes instead of {}", found.len(), file.size),
-                Err(error) => error.to_string(),
-            };
-            return Err(Missing { path, model: model.name.clone(), what });
+            self.find_file(model, file)?;
         }
         Ok(self.folder.join(&model.name))
+    }
+
+    /// The path of a file that is there and of the right size.
+    ///
+    /// # Errors
+    ///
+    /// It is missing, or of another size.
+    pub fn find_file(&self, model: &Model, file: &File) -> Result<PathBuf, Missing> {
+        let path = self.path(model, file);
+        let (found, what) = match path.metadata() {
+            Ok(found) if !found.is_file() => (None, "not a file".to_owned()),
+            Ok(found) if found.len() == file.size => return Ok(path),
+            Ok(found) => (Some(found.len()), format!("{} bytes instead of {}", found.len(), file.size)),
+            Err(error) => (None, error.to_string()),
+        };
+        Err(Missing { path, model: model.name.clone(), found, what })
+    }
+
+    /// What there is of a model.
+    pub fn state(&self, model: &Model) -> State {
+        let missing: Vec<_> = model.files.iter().filter_map(|file| self.find_file(model, file).err()).collect();
+        if missing.is_empty() {
+            State::There
+        } else if missing.len() == model.files.len() && missing.iter().all(|missing| missing.found.is_none()) {
+            State::Missing
+        } else {
+            State::Incomplete
+        }
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::There => "there",
+            Self::Incomplete => "incomplete",
+            Self::Missing => "missing",
+        })
     }
 }

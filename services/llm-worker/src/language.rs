@@ -1,6 +1,6 @@
 //! Which language a text is in, and how to ask for an answer in it.
 
-use whatlang::Lang;
+use whatlang::{Lang, Script};
 
 use crate::{chinese::Writing, tags};
 
@@ -27,6 +27,8 @@ enum Wording {
 const SAMPLE_CHARS: usize = 4000;
 /// A Chinese character says as much as this many letters.
 const HAN_LETTERS: usize = 2;
+/// A text of fewer Latin letters than this is not refused for its language: the guess may be wrong. A line has as many.
+const CERTAIN_LATIN_LETTERS: usize = 60;
 
 impl Language {
     /// What was asked for, if it is the tag of a language we know, or else the text's own.
@@ -37,8 +39,8 @@ impl Language {
     /// The language of that tag. What follows the primary subtag (`pt-BR`) makes no difference, but in Chinese; where
     /// the tag does not say how that is written, the text does.
     fn of_tag(tag: &str, text: &str) -> Option<Self> {
-        let primary = tag.split(['-', '_']).next().filter(|_| is_tag(tag))?.to_ascii_lowercase();
-        let wording = match tags::lang(&primary)? {
+        let lang = is_tag(tag).then(|| tags::lang(&primary(tag)))??;
+        let wording = match lang {
             Lang::Cmn => Wording::Chinese(Writing::of_tag(tag).unwrap_or_else(|| Writing::of_text(&sample(text)))),
             lang => Wording::Named(tags::name(lang)),
         };
@@ -61,6 +63,26 @@ impl Language {
             Some(lang) => (Some(tags::tag(lang)), Wording::Named(tags::name(lang))),
         };
         Self { tag: tag.map(str::to_owned), wording }
+    }
+
+    /// What was asked for, if it is the tag of a language we know.
+    pub(crate) fn asked_for(tag: &str) -> Option<Self> {
+        Self::of_tag(tag, "")
+    }
+
+    /// The language a text is in, where that is beyond doubt: of a line in Latin letters it is not.
+    pub(crate) fn certain(text: &str) -> Option<Self> {
+        let sample = sample(text);
+        let short = || sample.chars().filter(|letter| letter.is_alphabetic()).count() < CERTAIN_LATIN_LETTERS;
+        let doubtful = whatlang::detect_script(&sample) == Some(Script::Latin) && short();
+        Some(Self::of_text(&sample)).filter(|language| language.tag.is_some() && !doubtful)
+    }
+
+    /// Whether it is one of these, given as primary tags. Where there are none it may be any.
+    pub(crate) fn is_among(&self, tags: &[String]) -> bool {
+        let lang = |tag: &str| tags::lang(&primary(tag));
+        let own = self.tag.as_deref().and_then(lang);
+        tags.is_empty() || own.is_none() || tags.iter().any(|tag| lang(tag) == own)
     }
 
     /// The task, in the language itself where we speak it: nothing holds a model to a language better.
@@ -104,6 +126,11 @@ fn chinese_prompt(asked: Asked, writing: Writing) -> &'static str {
 /// A tag is a few letters and digits. Anything else is none, and not repeated in an event.
 fn is_tag(tag: &str) -> bool {
     (2..=35).contains(&tag.len()) && tag.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+}
+
+/// A tag's first part, in small letters.
+fn primary(tag: &str) -> String {
+    tag.split(['-', '_']).next().unwrap_or_default().to_ascii_lowercase()
 }
 
 fn sample(text: &str) -> String {
@@ -186,6 +213,46 @@ mod tests {
         }
         let english = "Met 李雷 on Monday and talked about the release, which we will move to Thursday.";
         assert_eq!(Language::of_text(english).tag.as_deref(), Some("en"));
+    }
+
+    #[test]
+    fn only_what_is_beyond_doubt_is_certain() {
+        for (text, tag) in [
+            ("开会", Some("zh")),
+            ("開會", Some("zh-Hant")),
+            ("メモ", Some("ja")),
+            ("Сегодня мы обсудили план выпуска и решили перенести его на четверг.", Some("ru")),
+            (
+                "Am Montag haben wir uns getroffen und die Veröffentlichung auf Donnerstag verschoben. Ada sagt Bescheid.",
+                Some("de"),
+            ),
+            ("Guten Tag, wir treffen uns am Montag.", None),
+            ("Buy milk", None),
+            ("😀", None),
+            ("", None),
+        ] {
+            let certain = Language::certain(text);
+            assert_eq!(certain.and_then(|language| language.tag).as_deref(), tag, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_language_is_among_a_models_however_it_is_written() {
+        let [zh, en] = ["zh", "en"].map(str::to_owned);
+        for (tag, tags, among) in [
+            ("zh-TW", vec![zh.clone()], true),
+            ("cmn", vec![en.clone(), zh.clone()], true),
+            ("EN-gb", vec![en.clone()], true),
+            ("en", vec!["eng".to_owned()], true),
+            ("de", vec![en.clone(), zh.clone()], false),
+            ("zh", vec![en], false),
+            ("de", vec![], true),
+        ] {
+            assert_eq!(Language::asked_for(tag).unwrap().is_among(&tags), among, "{tag} {tags:?}");
+        }
+        let unknown = Language::choose(None, "Buy milk");
+        assert!(unknown.is_among(&[zh]), "what cannot be told");
+        assert_eq!(Language::asked_for("xx"), None);
     }
 
     #[test]

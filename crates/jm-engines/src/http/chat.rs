@@ -14,6 +14,7 @@ use crate::{
     engine::{ChatEngine, ChatRequest, Completion, EngineFuture},
     error::EngineError,
     options::EngineOptions,
+    thoughts::without_thoughts,
 };
 
 const PATH: &str = "chat/completions";
@@ -112,6 +113,10 @@ impl ChatEngine for HttpChat {
         Box::pin(self.complete(request, call))
     }
 
+    fn model(&self) -> &str {
+        &self.model
+    }
+
     fn context_tokens(&self) -> usize {
         self.context_tokens
     }
@@ -136,21 +141,6 @@ fn message(message: &ChatMessage) -> ChatCompletionRequestMessage {
         Role::User => ChatCompletionRequestUserMessage::from(content).into(),
         Role::Assistant => ChatCompletionRequestAssistantMessage::from(content).into(),
     }
-}
-
-/// An answer's text without what the model thought before it; `None` if the thinking never ended.
-fn without_thoughts(content: &str) -> Option<&str> {
-    let mut text = content.trim();
-    // Some chat templates write the first tag into the prompt, and the answer has only the second.
-    if let Some((thoughts, answer)) = text.split_once("</think>")
-        && !thoughts.contains("<think>")
-    {
-        text = answer.trim();
-    }
-    while let Some(thoughts) = text.strip_prefix("<think>") {
-        text = thoughts.split_once("</think>")?.1.trim();
-    }
-    Some(text)
 }
 
 #[derive(Deserialize)]
@@ -187,28 +177,4 @@ struct Reply {
 struct Usage {
     prompt_tokens: Option<u64>,
     completion_tokens: Option<u64>,
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn thoughts_before_the_answer_are_left_out_and_others_stay() {
-        for (content, text) in [
-            ("<think>a</think>\n\nb", Some("b")),
-            ("\n<think>\n</think><think>c</think>b", Some("b")),
-            ("b <think>a</think>", Some("b <think>a</think>")),
-            ("<think>a</think>The tag </think> ends it.", Some("The tag </think> ends it.")),
-            ("a, hm\n</think>\n\nb", Some("b")),
-            ("a</think><think>c</think>b", Some("b")),
-            ("a</think>", Some("")),
-            ("<think>for ever", None),
-            ("a</think><think>for ever", None),
-            ("  b\n", Some("b")),
-            ("", Some("")),
-        ] {
-            assert_eq!(without_thoughts(content), text, "{content}");
-        }
-    }
 }

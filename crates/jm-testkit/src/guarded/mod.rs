@@ -2,6 +2,7 @@
 
 mod output;
 
+use std::fs::File;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
@@ -60,7 +61,12 @@ pub(crate) fn command(program: &Path) -> Result<Command> {
 
 impl Guarded {
     /// Starts what [`command`] made; `name` is how errors call it.
-    pub(crate) fn start(mut command: Command, name: String) -> Result<Self> {
+    pub(crate) fn start(command: Command, name: String) -> Result<Self> {
+        Self::start_with_log(command, name, None)
+    }
+
+    /// As [`Guarded::start`]. What it prints is written to `log` too.
+    pub(crate) fn start_with_log(mut command: Command, name: String, log: Option<&File>) -> Result<Self> {
         // A group of its own: Ctrl-C or a test runner's kill must not hit it, and the guard kills all of it.
         command.process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -73,7 +79,8 @@ impl Guarded {
         let (ending, reaped) = sync_channel(0);
         let waited = Arc::clone(&child);
         thread::Builder::new().name("process-wait".to_owned()).spawn(move || reap(pid, &waited, &told, ending))?;
-        let (stdout, stderr) = (Stream::read(stdout)?, Stream::read(stderr)?);
+        let copy = || log.map(File::try_clone).transpose().context("could not share the log");
+        let (stdout, stderr) = (Stream::read(stdout, copy()?)?, Stream::read(stderr, copy()?)?);
         Ok(Self { name, pid, child, status, stdout, stderr, lease, reaped: Mutex::new(reaped) })
     }
 

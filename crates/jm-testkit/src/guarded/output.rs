@@ -1,7 +1,8 @@
 //! What a process prints, while it prints.
 
 use std::fmt::{self, Write as _};
-use std::io::Read;
+use std::fs::File;
+use std::io::{Read, Write as _};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
@@ -10,6 +11,9 @@ use tokio::sync::watch;
 
 /// What is kept of one stream: its beginning. The rest is read and thrown away, so that the process never waits.
 const KEPT: usize = 16 * 1024 * 1024;
+
+/// What a file gets of one stream.
+const COPIED: usize = 256 * 1024 * 1024;
 
 /// Lines of an output's end that an error shows.
 const TAIL: usize = 15;
@@ -30,17 +34,25 @@ struct Kept {
 }
 
 impl Stream {
-    /// Reads on a thread of its own until the stream is closed.
-    pub(crate) fn read(mut pipe: impl Read + Send + 'static) -> Result<Arc<Self>> {
+    /// Reads on a thread of its own until the stream is closed, and writes what it reads to `copy`.
+    pub(crate) fn read(mut pipe: impl Read + Send + 'static, mut copy: Option<File>) -> Result<Arc<Self>> {
         let stream = Arc::new(Self::default());
         let filled = Arc::clone(&stream);
         thread::Builder::new().name("process-output".to_owned()).spawn(move || {
             let mut buffer = vec![0; 64 * 1024];
+            let mut copied = 0;
             loop {
                 match pipe.read(&mut buffer) {
                     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
                     Ok(0) | Err(_) => break,
-                    Ok(count) => filled.add(&buffer[..count]),
+                    Ok(count) => {
+                        filled.add(&buffer[..count]);
+                        copied += count;
+                        // A disk that is full is no reason to stop the process.
+                        if let Some(copy) = copy.as_mut().filter(|_| copied <= COPIED) {
+                            let _ = copy.write_all(&buffer[..count]);
+                        }
+                    }
                 }
             }
             filled.kept().closed = true;

@@ -13,6 +13,8 @@ pub(crate) struct Options {
     pub(crate) advanced_config: Option<String>,
     pub(crate) plugins: Vec<String>,
     pub(crate) tls: Option<TlsFiles>,
+    pub(crate) port: Option<u16>,
+    pub(crate) data: Option<PathBuf>,
 }
 
 /// The PEM files of a node that also listens with TLS.
@@ -59,6 +61,20 @@ impl RabbitNodeBuilder {
     /// [`RabbitNode::http_port`]. Plugins make the start slower.
     pub fn plugin(mut self, name: impl Into<String>) -> Self {
         self.options.plugins.push(name.into());
+        self
+    }
+
+    /// Listens for AMQP at this port of 127.0.0.1, if nobody else does.
+    pub fn port(mut self, port: u16) -> Self {
+        self.options.port = Some(port);
+        self
+    }
+
+    /// Keeps the node's data in this folder instead of one that goes with the node: virtual hosts, users, queues and
+    /// their messages are there again when another node is started on it, after this one has ended. The folder has to be
+    /// there, and its path may have letters, digits and `/._-` in it, since RabbitMQ hangs at others.
+    pub fn data_folder(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.options.data = Some(folder.into());
         self
     }
 

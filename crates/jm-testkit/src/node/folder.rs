@@ -2,10 +2,11 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use super::builder::Options;
 use super::installation::Installation;
@@ -27,6 +28,35 @@ const VM: &str = "+P 65536 +t 1048576 +S 2:2 +SDcpu 2:2 +SDio 4 +sbwt none +sbwt
 
 /// Without `-start_epmd false` the VM would start a daemon that outlives it, should ours be gone.
 const DISTRIBUTION: &str = "-noinput -start_epmd false -kernel inet_dist_use_interface {127,0,0,1}";
+
+/// The file in a kept data folder that has the node's name: its data is that name's.
+const NAME_FILE: &str = "node";
+
+/// A fresh name, or that of the node whose data is in `data`.
+pub(crate) fn node_name(data: Option<&Path>) -> Result<String> {
+    let fresh = format!("jm{:08x}@localhost", fastrand::u32(..));
+    let Some(data) = data else { return Ok(fresh) };
+    if !is_plain(&data.to_string_lossy()) {
+        bail!(
+            "RabbitMQ hangs at a data folder with other characters than letters, digits and /._-: {}",
+            data.display()
+        );
+    }
+    let file = data.join(NAME_FILE);
+    match fs::read_to_string(&file) {
+        Ok(name) => Ok(name.trim().to_owned()),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            fs::write(&file, &fresh).with_context(|| format!("could not write {}", file.display()))?;
+            Ok(fresh)
+        }
+        Err(error) => Err(error).with_context(|| format!("could not read {}", file.display())),
+    }
+}
+
+/// RabbitMQ's disk monitor hangs at a data folder with blanks or quotes in its name.
+pub(crate) fn is_plain(folder: &str) -> bool {
+    folder.chars().all(|letter| letter.is_ascii_alphanumeric() || "/._-".contains(letter))
+}
 
 /// Writes everything the node needs below `folder`. `name` is its node name, with the host.
 pub(crate) fn write(
@@ -51,7 +81,7 @@ pub(crate) fn write(
     put(folder, "enabled_plugins", &format!("[{}].\n", options.plugins.join(",")))?;
     put(folder, "rabbitmq-env.conf", "")?;
     put(folder, "epmd.sh", &epmd_script(installation, ports))?;
-    put(folder, "node.sh", &node_script(folder, name, installation, ports))
+    put(folder, "node.sh", &node_script(folder, name, installation, ports, options))
 }
 
 fn put(folder: &Path, file: &str, text: &str) -> Result<()> {
@@ -95,8 +125,9 @@ fn epmd_script(installation: &Installation, ports: &Ports) -> String {
     format!("exec {epmd} -port {} -address 127.0.0.1\n", ports.epmd)
 }
 
-fn node_script(folder: &Path, name: &str, installation: &Installation, ports: &Ports) -> String {
+fn node_script(folder: &Path, name: &str, installation: &Installation, ports: &Ports, options: &Options) -> String {
     let inside = |file: &str| folder.join(file).to_string_lossy().into_owned();
+    let data = options.data.as_ref().map_or_else(|| inside("data"), |data| data.to_string_lossy().into_owned());
     let environment = [
         ("HOME", inside("home")),
         ("ERL_EPMD_PORT", ports.epmd.to_string()),
@@ -107,7 +138,7 @@ fn node_script(folder: &Path, name: &str, installation: &Installation, ports: &P
         ("RABBITMQ_ALLOW_INPUT", "1".to_owned()),
         ("RABBITMQ_NODENAME", name.to_owned()),
         ("RABBITMQ_DIST_PORT", ports.distribution.to_string()),
-        ("RABBITMQ_MNESIA_BASE", inside("data")),
+        ("RABBITMQ_MNESIA_BASE", data),
         ("RABBITMQ_LOG_BASE", inside("log")),
         // To stdout, which is a file here: the log's own file is written seconds late.
         ("RABBITMQ_LOGS", "-".to_owned()),

@@ -28,7 +28,7 @@ pub(crate) use self::folder::Ports;
 use self::installation::Installation;
 use self::watchdog::Watchdog;
 use crate::limit::until;
-use crate::ports::free_ports;
+use crate::ports::{free_ports, is_free};
 use crate::vhost::Vhost;
 
 /// A start takes 2 to 8 s on two cores; a machine that compiles at the same time takes a multiple of it.
@@ -39,6 +39,9 @@ const START_ATTEMPTS: usize = 5;
 
 /// What writing the node's own records may take before a kill.
 const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+
+/// What an orderly end may take: seconds, more where much is to be written.
+const STOP_LIMIT: Duration = Duration::from_secs(30);
 
 /// How long a port stays open after its process has gone, or a port mapper needs to listen.
 const PORT_LIMIT: Duration = Duration::from_secs(10);
@@ -101,13 +104,14 @@ impl RabbitNode {
         let mut free = free_ports(4 + options.plugins.len())?.into_iter();
         let mut next = || free.next().ok_or_else(|| anyhow!("too few free ports"));
         let mut ports = Ports { amqp: next()?, distribution: next()?, epmd: next()?, amqps: None, http: Vec::new() };
+        ports.amqp = options.port.filter(|&port| is_free(port)).unwrap_or(ports.amqp);
         if options.tls.is_some() {
             ports.amqps = Some(next()?);
         }
         for plugin in options.plugins.iter().filter(|plugin| folder::http_prefix(plugin).is_some()) {
             ports.http.push((plugin.clone(), next()?));
         }
-        let name = format!("jm{:08x}@localhost", fastrand::u32(..));
+        let name = folder::node_name(options.data.as_deref())?;
         let watchdog = Arc::new(
             blocking({
                 let name = name.clone();
@@ -181,6 +185,12 @@ impl RabbitNode {
         Vhost::add(&self.erlang, name, user, password, &self.ports).await
     }
 
+    /// As [`RabbitNode::vhost_named`], and if the node has kept one of that name (see
+    /// [`RabbitNodeBuilder::data_folder`]), that one with all that is in it. Its users get this password.
+    pub async fn kept_vhost(&self, name: &str, user: &str, password: &str) -> Result<Vhost> {
+        Vhost::keep(&self.erlang, name, user, password, &self.ports).await
+    }
+
     /// Evaluates Erlang expressions, separated by commas, in the node. Returns the last one's value as Erlang prints
     /// it, in one line of any length. Fails after 15 s, as on a frozen node.
     pub async fn eval(&self, erlang: &str) -> Result<String> {
@@ -200,6 +210,17 @@ impl RabbitNode {
         let watchdog = Arc::clone(&self.watchdog);
         blocking(move || watchdog.kill_node()).await.with_context(|| format!("could not kill node {}", self.name()))?;
         until(PORT_LIMIT, &format!("port {} to close", self.port()), || answers(self.port(), false)).await
+    }
+
+    /// Has the node stop as an operator would: clients are told, and what it knows is on disk. Returns when it is gone.
+    pub async fn stop(&self) -> Result<()> {
+        // In a process of its own: the answer comes while there still is a node.
+        let what = format!("node {} to stop", self.name());
+        self.erlang.ok("spawn(fun() -> rabbit:stop_and_halt() end), ok").await.with_context(|| what.clone())?;
+        until(STOP_LIMIT, &what, || async {
+            Ok(if self.pid().is_none() { Ok(()) } else { Err("it still runs".to_owned()) })
+        })
+        .await
     }
 
     /// Starts the node again on its ports and data, after killing it if it still runs. Returns once it answers AMQP.

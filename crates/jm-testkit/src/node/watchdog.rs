@@ -11,6 +11,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail};
 
+use super::folder::is_plain;
+
 const SCRIPT: &str = include_str!("watchdog.sh");
 
 /// A reply is written at once; killing a VM takes milliseconds, more when the machine is loaded.
@@ -45,6 +47,7 @@ impl Watchdog {
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
         }
+        // `/tmp` is used instead of what RabbitMQ hangs at.
         if let Some(folder) = std::env::var("TMPDIR").ok().filter(|folder| is_plain(folder)) {
             command.env("TMPDIR", folder);
         }
@@ -104,11 +107,6 @@ impl Link {
             .recv_timeout(REPLY_LIMIT)
             .with_context(|| format!("no answer of the node's watchdog, asked to {command}"))
     }
-}
-
-/// RabbitMQ's disk monitor hangs at a data folder with blanks or quotes in its name; `/tmp` then is used instead.
-fn is_plain(folder: &str) -> bool {
-    folder.chars().all(|letter| letter.is_ascii_alphanumeric() || "/._-".contains(letter))
 }
 
 impl Drop for Watchdog {

@@ -59,8 +59,31 @@ impl Vhost {
     pub async fn create(&self) -> Result<()> {
         let call = format!("rabbit_vhost:add({}, {ACTOR})", binary(&self.name));
         self.erlang().ok(&call).await.with_context(|| format!("could not create virtual host {:?}", self.name))?;
+        self.permit().await
+    }
+
+    /// All permissions for its users.
+    pub(super) async fn permit(&self) -> Result<()> {
         self.set_permissions(&self.user, ".*", ".*", ".*").await?;
         self.set_permissions(&helper_of(&self.name), ".*", ".*", ".*").await
+    }
+
+    /// Whether the node has it.
+    pub(super) async fn exists(&self) -> Result<bool> {
+        let call = format!("rabbit_vhost:exists({})", binary(&self.name));
+        let answer = self.erlang().eval(&call).await;
+        Ok(answer.with_context(|| format!("could not look for virtual host {:?}", self.name))? == "true")
+    }
+
+    /// Adds a user, or gives the one of that name this password.
+    pub(super) async fn keep_user(&self, user: &str, password: &str) -> Result<()> {
+        let call = format!("rabbit_auth_backend_internal:lookup_user({})", binary(user));
+        let found = self.erlang().eval(&call).await.with_context(|| format!("could not look for user {user:?}"))?;
+        if found.starts_with("{ok,") {
+            self.change_password(user, password).await
+        } else {
+            self.add_user(user, password).await
+        }
     }
 
     /// Sets a policy for the exchanges and queues whose names match `pattern`, a regular expression. The definition is

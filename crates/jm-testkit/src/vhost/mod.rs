@@ -48,8 +48,35 @@ impl Vhost {
         password: &str,
         ports: &Ports,
     ) -> Result<Self> {
+        let vhost = Self::of_node(erlang, name, user, password, ports);
+        vhost.add_user(user, password).await?;
+        vhost.add_user(&access::helper_of(name), password).await?;
+        vhost.create().await?;
+        Ok(vhost)
+    }
+
+    /// What there is of it stays, however far an earlier attempt got.
+    pub(crate) async fn keep(
+        erlang: &Arc<Erlang>,
+        name: &str,
+        user: &str,
+        password: &str,
+        ports: &Ports,
+    ) -> Result<Self> {
+        let vhost = Self::of_node(erlang, name, user, password, ports);
+        vhost.keep_user(user, password).await?;
+        vhost.keep_user(&access::helper_of(name), password).await?;
+        if vhost.exists().await? {
+            vhost.permit().await?;
+        } else {
+            vhost.create().await?;
+        }
+        Ok(vhost)
+    }
+
+    fn of_node(erlang: &Arc<Erlang>, name: &str, user: &str, password: &str, ports: &Ports) -> Self {
         let helper = access::helper_of(name);
-        let vhost = Self {
+        Self {
             name: name.to_owned(),
             user: user.to_owned(),
             password: password.to_owned(),
@@ -58,11 +85,7 @@ impl Vhost {
             erlang: Arc::clone(erlang),
             publishing: Outsider::new(ports.amqp, name, &helper, password),
             looking: Outsider::new(ports.amqp, name, &helper, password),
-        };
-        vhost.add_user(user, password).await?;
-        vhost.add_user(&helper, password).await?;
-        vhost.create().await?;
-        Ok(vhost)
+        }
     }
 
     /// The virtual host's address, `amqp://user:password@127.0.0.1:port/name`, with everything escaped.

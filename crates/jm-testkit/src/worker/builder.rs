@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
+use std::fs::OpenOptions;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::Output;
@@ -24,11 +25,12 @@ pub struct WorkerProcessBuilder {
     arguments: Vec<OsString>,
     environment: BTreeMap<OsString, OsString>,
     folder: Option<PathBuf>,
+    log: Option<PathBuf>,
 }
 
 impl WorkerProcessBuilder {
     pub(super) fn new(program: PathBuf) -> Self {
-        Self { program, arguments: Vec::new(), environment: BTreeMap::new(), folder: None }
+        Self { program, arguments: Vec::new(), environment: BTreeMap::new(), folder: None, log: None }
     }
 
     /// Has it work on this virtual host: sets `JM_RABBITMQ__` `HOST`, `PORT`, `NAME`, `PASSWORD` and `VHOST`. A later
@@ -59,6 +61,12 @@ impl WorkerProcessBuilder {
         self
     }
 
+    /// Appends what it prints to this file too.
+    pub fn log_file(mut self, file: impl Into<PathBuf>) -> Self {
+        self.log = Some(file.into());
+        self
+    }
+
     /// Starts the worker and returns at once; see [`WorkerProcess::wait_ready`].
     #[expect(clippy::unused_async, reason = "as the test kit's other starts; it may have to wait one day")]
     pub async fn start(mut self) -> Result<WorkerProcess> {
@@ -74,7 +82,11 @@ impl WorkerProcessBuilder {
             command.current_dir(folder);
         }
         let name = self.program.file_name().unwrap_or(self.program.as_os_str()).to_string_lossy().into_owned();
-        Ok(WorkerProcess { process: Guarded::start(command, name)?, http })
+        let open = |path: &PathBuf| OpenOptions::new().create(true).append(true).open(path);
+        let log =
+            self.log.as_ref().map(|path| open(path).with_context(|| format!("could not open {}", path.display())));
+        let process = Guarded::start_with_log(command, name, log.transpose()?.as_ref())?;
+        Ok(WorkerProcess { process, http })
     }
 
     /// Starts the worker and waits for its end, as for `--help`. After `limit` it is killed and this fails.

@@ -140,6 +140,11 @@ impl WorkerProcess {
         self.process.signal(Signal::SIGKILL)
     }
 
+    /// How it ended, if it has.
+    pub fn ended(&self) -> Option<ExitStatus> {
+        self.process.status()
+    }
+
     /// Returns how it ended, once it has and its output is complete. Fails after `limit`; it goes on then.
     pub async fn wait(&self, limit: Duration) -> Result<ExitStatus> {
         self.process.wait(limit).await

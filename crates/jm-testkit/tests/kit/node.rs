@@ -40,6 +40,43 @@ async fn a_node_starts_within_fifteen_seconds_and_survives_kill_and_restart_with
 }
 
 #[tokio::test]
+async fn what_a_node_keeps_in_a_folder_is_there_for_the_next_one() {
+    let kept = tempfile::tempdir().unwrap();
+    let start = async |port: Option<u16>| {
+        let builder = RabbitNode::builder().data_folder(kept.path());
+        let builder = if let Some(port) = port { builder.port(port) } else { builder };
+        builder.start().await.unwrap()
+    };
+    let node = start(None).await;
+    let vhost = node.kept_vhost("mine", "me", "secret").await.unwrap();
+    vhost.declare_queue("tasks").await.unwrap();
+    vhost.publish("tasks", BasicProperties::default().with_delivery_mode(2), b"kept").await.unwrap();
+    let (name, port) = (node.name().to_owned(), node.port());
+    node.stop().await.unwrap();
+    assert_eq!(node.pid(), None);
+    drop(node);
+
+    let node = start(Some(port)).await;
+    assert_eq!((node.name(), node.port()), (name.as_str(), port));
+    let vhost = node.kept_vhost("mine", "me", "another").await.unwrap();
+    assert!(vhost.uri().contains("me:another@"));
+    drop(vhost.channel().await.unwrap());
+    assert_eq!(vhost.take_all("tasks").await.unwrap()[0].data, b"kept");
+
+    let taken = RabbitNode::builder().port(port).start().await.unwrap();
+    assert_ne!(taken.port(), port);
+}
+
+#[tokio::test]
+async fn a_folder_that_rabbitmq_would_hang_at_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let spaced = folder.path().join("a b");
+    std::fs::create_dir(&spaced).unwrap();
+    let error = RabbitNode::builder().data_folder(&spaced).start().await.unwrap_err();
+    assert!(format!("{error:#}").contains("letters, digits and /._-: "), "{error:#}");
+}
+
+#[tokio::test]
 async fn a_line_of_configuration_and_an_advanced_term_reach_the_node_and_a_plugin_serves_on_its_own_port() {
     let node = RabbitNode::builder()
         .config_line("heartbeat = 7")

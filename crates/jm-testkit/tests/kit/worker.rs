@@ -71,6 +71,21 @@ fn wait_until_gone(pid: u32) {
 }
 
 #[tokio::test]
+async fn what_a_worker_prints_is_appended_to_its_log_file_and_its_end_is_seen() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = folder.path().join("worker.log");
+    for _ in 0..2 {
+        let worker = shell("echo out; echo err >&2; exit 3").log_file(&log).start().await.unwrap();
+        worker.wait(SOON).await.unwrap();
+        assert_eq!(worker.ended().and_then(|status| status.code()), Some(3));
+    }
+    let text = std::fs::read_to_string(&log).unwrap();
+    assert_eq!((text.matches("out\n").count(), text.matches("err\n").count()), (2, 2), "{text:?}");
+    let worker = shell("sleep 30").start().await.unwrap();
+    assert_eq!(worker.ended(), None);
+}
+
+#[tokio::test]
 async fn a_worker_is_looked_at_over_http_and_drains_at_sigterm() {
     let worker = worker("serve").start().await.unwrap();
     let line = worker.wait_for_log("serving on", SOON).await.unwrap();
