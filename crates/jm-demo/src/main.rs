@@ -19,6 +19,7 @@ use jm_demo::{
     notes::Note,
     post,
     progress::Progress,
+    recordings::Recordings,
     state::{StateFolder, Up},
     supervisor,
     workers::Binaries,
@@ -118,11 +119,12 @@ async fn main() -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return code(Err(error)),
     };
+    let interrupted = command.interrupted();
     tokio::select! {
         done = perform(command) => code(done),
         // With the future above goes all that it had started.
         (name, number) = signals => {
-            complain(format_args!("{name}: everything is stopped"));
+            complain(format_args!("{name}: {interrupted}"));
             ExitCode::from(128 + number)
         }
     }
@@ -142,7 +144,7 @@ async fn perform(command: Command) -> Result<bool> {
 
 async fn run(parts: Parts, audio: Option<PathBuf>, minutes: u64) -> Result<bool> {
     if let Some(audio) = &audio {
-        std::fs::metadata(audio).with_context(|| format!("could not find the recording {}", audio.display()))?;
+        Recordings::check(audio)?;
     }
     let (engines, binaries) = (parts.engines(), Binaries::find(parts.workers.as_deref())?);
     introduce(&engines)?;
@@ -246,6 +248,18 @@ async fn supervise(parts: Parts) -> Result<()> {
     let state = StateFolder::from_environment()?;
     let binaries = Binaries::find(parts.workers.as_deref())?;
     supervisor::supervise(state, parts.engines(), binaries).await
+}
+
+impl Command {
+    /// What is left of it after a signal.
+    fn interrupted(&self) -> &'static str {
+        match self {
+            Self::Run { .. } | Self::Up { .. } | Self::Supervise { .. } => "all that was started is stopped",
+            Self::Note { .. } => "a note that was sent goes its way, and its record is in the database",
+            Self::Down => "what is up may still be stopping; `make down` waits for it",
+            Self::Status => "not looked at to the end",
+        }
+    }
 }
 
 impl Parts {

@@ -27,12 +27,12 @@ impl Recordings {
         Self { folder: folder.into() }
     }
 
-    /// Copies a file; its address is what records say.
+    /// Whether a file can be a recording, as far as that is seen from outside.
     ///
     /// # Errors
     ///
-    /// When there is no such file, it is too large, or cannot be read.
-    pub fn admit(&self, file: &Path, record: &RecordId) -> Result<AudioSource> {
+    /// When there is no such file, or it is too large.
+    pub fn check(file: &Path) -> Result<()> {
         let metadata =
             fs::metadata(file).with_context(|| format!("could not find the recording {}", file.display()))?;
         if !metadata.is_file() {
@@ -42,6 +42,16 @@ impl Recordings {
             let (has, most) = (metadata.len() / 1_048_576, MAX_BYTES / 1_048_576);
             bail!("the recording {} has {has} MiB; the workers take {most} MiB at most", file.display());
         }
+        Ok(())
+    }
+
+    /// Copies a file; its address is what records say.
+    ///
+    /// # Errors
+    ///
+    /// When it cannot be a recording, or cannot be read.
+    pub fn admit(&self, file: &Path, record: &RecordId) -> Result<AudioSource> {
+        Self::check(file)?;
         let ending = file.extension().and_then(|ending| ending.to_str()).unwrap_or_default();
         let plain = (1..=MAX_ENDING).contains(&ending.len()) && ending.bytes().all(|byte| byte.is_ascii_alphanumeric());
         let name = if plain { format!("{record}.{ending}") } else { record.to_string() };

@@ -25,6 +25,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(15);
 /// Lines of a worker's log that an error shows.
 const SHOWN_LINES: usize = 8;
 
+/// What a worker says that should have an embedded engine and has none.
+const NO_ENGINES: &str = "without the feature `embedded`";
+
 /// Longer lines of a log are cut.
 const SHOWN_CHARS: usize = 400;
 
@@ -176,10 +179,12 @@ impl Worker {
 
     /// Fails if it has ended.
     pub(crate) fn check(&self) -> Result<()> {
-        match self.process.ended() {
-            None => Ok(()),
-            Some(status) => bail!("{} has ended ({status}):\n{}", self.kind.name(), self.last_lines()),
+        let Some(status) = self.process.ended() else { return Ok(()) };
+        let (name, lines) = (self.kind.name(), self.last_lines());
+        if lines.contains(NO_ENGINES) {
+            bail!("{name} was built without embedded engines; `make demo` builds it with them");
         }
+        bail!("{name} has ended ({status}):\n{lines}")
     }
 
     /// The port of its metrics and health.

@@ -104,6 +104,15 @@ fn a_call_is_shown_by_turns_with_all_that_was_found_within_80_columns() {
 }
 
 #[test]
+fn a_recording_in_which_nobody_speaks_says_so() {
+    let mut journey = call();
+    let view = journey.view.as_mut().unwrap();
+    view.transcription.as_mut().unwrap().text = " ".into();
+    let page = report().of(&journey, &[]);
+    assert!(page.contains("words      none: nobody speaks (asr)\n"), "{page}");
+}
+
+#[test]
 fn nothing_of_a_note_reaches_the_terminal_as_a_command() {
     let page = report().of(&call(), &[]);
     assert!(page.chars().all(|letter| letter == '\n' || !letter.is_control()), "{page:?}");

@@ -15,6 +15,7 @@
 mod generation;
 mod gguf;
 mod matrix;
+mod positions;
 mod repetition;
 mod split;
 mod template;

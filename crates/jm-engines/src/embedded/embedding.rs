@@ -129,9 +129,7 @@ impl E5 {
         for (text, content) in texts.iter().enumerate() {
             stop.check()?;
             let tokens = self.tokenizer.tokens(content);
-            windows.extend(
-                tokens.chunks(self.window).take(1).map(|part| Window::new(text, self.tokenizer.sequence(part))),
-            );
+            windows.extend(tokens.chunks(self.window).map(|part| Window::new(text, self.tokenizer.sequence(part))));
         }
         // A batch's sequences are filled up to the length of its longest.
         windows.sort_by_key(|window| window.tokens.len());

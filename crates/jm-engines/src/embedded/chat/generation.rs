@@ -55,7 +55,9 @@ impl Writer<'_> {
             }
             if let Some(end) = written.push(token) {
                 tracing::debug!(tokens = written.tokens().len(), end, "the model went round in circles");
-                return Ok(self.answer(&written.tokens()[..end], false));
+                let mut answer = self.answer(&written.tokens()[..end], false);
+                answer.text.truncate(whole_sentences(&answer.text).len());
+                return Ok(answer);
             }
             blank = blank && self.vocabulary.decode(written.tokens()).trim().is_empty();
             last = self.transformer.read(&[token], &mut memory, stop)?;
@@ -72,7 +74,7 @@ impl Writer<'_> {
     }
 
     /// How likely each token is: less so if it was written just now, and not the end as long as there is no answer.
-    fn logits(&self, last: &Hidden, written: &Repetition, blank: bool) -> Result<Tensor, EngineError> {
+    pub(crate) fn logits(&self, last: &Hidden, written: &Repetition, blank: bool) -> Result<Tensor, EngineError> {
         let mut logits = self.transformer.logits(last)?.to_vec1::<f32>()?;
         let mut lower = |token: u32, change: fn(f32) -> f32| {
             if let Some(logit) = usize::try_from(token).ok().and_then(|index| logits.get_mut(index)) {
@@ -99,5 +101,37 @@ impl Writer<'_> {
 
     fn answer(&self, tokens: &[u32], truncated: bool) -> Answer {
         Answer { text: self.vocabulary.decode(tokens), tokens: tokens.len(), truncated }
+    }
+}
+
+/// A text up to the end of its last sentence or line; all of it if none of them ends in it.
+fn whole_sentences(text: &str) -> &str {
+    let ends = |(index, letter): (usize, char)| {
+        let end = index + letter.len_utf8();
+        // A full stop in the midst of a word or a number is none.
+        let full_stop = || text[end..].chars().next().is_none_or(char::is_whitespace);
+        (matches!(letter, '。' | '！' | '？' | '\n') || (matches!(letter, '.' | '!' | '?') && full_stop()))
+            .then_some(end)
+    };
+    text.char_indices().rev().find_map(ends).map_or(text, |end| &text[..end])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_that_went_round_in_circles_ends_with_a_sentence() {
+        for (text, whole) in [
+            ("We met. Ada tells the customers. We", "We met. Ada tells the customers."),
+            ("Pi is 3.14 and a little", "Pi is 3.14 and a little"),
+            ("我们开会。我们", "我们开会。"),
+            ("- one\n- two\n- o", "- one\n- two\n"),
+            ("la la", "la la"),
+            ("Done!", "Done!"),
+            ("", ""),
+        ] {
+            assert_eq!(whole_sentences(text), whole);
+        }
     }
 }

@@ -1,11 +1,15 @@
 //! Weight matrices in 8 bits.
 //!
-//! candle multiplies quantised matrices with kernels that are either plain loops (`Q4_1`, `Q5_0` and whatever is not a
-//! multiple of 256 wide, which is all of the small models') or chosen when it is compiled. These are compiled for several
-//! processors, one of which is chosen at run time. The weights are held as candle's `Q8_0` holds them, whatever the file
-//! has: 32 of them share a scale.
+//! candle's own products with quantised matrices are plain loops for `Q4_1`, `Q5_0` and for whatever is no multiple of 256
+//! wide, which is nearly all there is in small models. These here read a prompt more than ten times as fast, and write
+//! four times as fast: with many vectors at once by candle's products in 32 bits, with a single one by vectors of the
+//! processor that is found at run time.
+//!
+//! The weights are held in 8 bits, whatever the file has: 32 of them share a scale.
 
-use candle_core::{Device, Result, Tensor, quantized::QTensor};
+#![expect(clippy::inline_always, reason = "only what is inlined is compiled for the processor that is found")]
+
+use candle_core::{Device, Tensor, quantized::QTensor};
 use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
@@ -41,7 +45,7 @@ pub(crate) enum MatrixError {
 
 impl Matrix {
     /// The matrix of these weights, rounded to 8 bits.
-    pub(crate) fn rounded(weights: &QTensor) -> std::result::Result<Self, MatrixError> {
+    pub(crate) fn rounded(weights: &QTensor) -> Result<Self, MatrixError> {
         let (rows, columns) = weights.shape().dims2()?;
         if columns == 0 || !columns.is_multiple_of(BLOCK) {
             return Err(MatrixError::Width(columns));
@@ -68,7 +72,7 @@ impl Matrix {
     }
 
     /// The products with each of the vectors in `x`: from `[vectors, columns]` to `[vectors, rows]`.
-    pub(crate) fn forward(&self, x: &Tensor) -> Result<Tensor> {
+    pub(crate) fn forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let (vectors, _) = x.dims2()?;
         if vectors == 1 {
             let products = self.times(&x.flatten_all()?.to_vec1::<f32>()?);
@@ -123,7 +127,6 @@ struct Round<'a> {
 impl WithSimd for Round<'_> {
     type Output = bool;
 
-    #[expect(clippy::inline_always, reason = "only inlined does it use the instructions that `pulp` has chosen")]
     #[inline(always)]
     fn with_simd<S: Simd>(self, _: S) -> bool {
         let mut finite = true;
@@ -152,7 +155,6 @@ struct Multiply<'a> {
 impl WithSimd for Multiply<'_> {
     type Output = ();
 
-    #[expect(clippy::inline_always, reason = "only inlined does it use the instructions that `pulp` has chosen")]
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let add = |sum, one, other| simd.add_f32s(sum, simd.mul_f32s(one, other));
@@ -183,7 +185,6 @@ struct Expand<'a> {
 impl WithSimd for Expand<'_> {
     type Output = ();
 
-    #[expect(clippy::inline_always, reason = "only inlined does it use the instructions that `pulp` has chosen")]
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let (codes, weights) = (self.codes.as_chunks::<BLOCK>().0, self.weights.as_chunks_mut::<BLOCK>().0);
@@ -212,7 +213,7 @@ mod tests {
         Tensor::from_vec(numbers, (rows, columns), &Device::Cpu).unwrap()
     }
 
-    fn rounded(weights: &Tensor) -> std::result::Result<Matrix, MatrixError> {
+    fn rounded(weights: &Tensor) -> Result<Matrix, MatrixError> {
         Matrix::rounded(&QTensor::quantize(weights, GgmlDType::F32).unwrap())
     }
 

@@ -13,8 +13,7 @@ use tokenizers::{
 };
 
 /// The names that [`named`] knows.
-pub(crate) const NAMES: [&str; 9] =
-    ["default", "gpt-2", "smollm", "qwen2", "deepseek-r1-qwen", "llama-bpe", "llama3", "llama-v3", "smaug-bpe"];
+pub(crate) const NAMES: [&str; 7] = ["gpt-2", "smollm", "qwen2", "deepseek-r1-qwen", "llama-bpe", "llama3", "llama-v3"];
 
 /// One family's way.
 #[derive(Clone, Copy, Debug)]
@@ -41,10 +40,10 @@ enum How {
 /// What GGUF calls the way, in `tokenizer.ggml.pre`.
 pub(crate) fn named(name: &str) -> Option<Split> {
     let how = match name {
-        "default" | "gpt-2" => How::Words,
+        "gpt-2" => How::Words,
         "smollm" => How::WordsAndDigits,
         "qwen2" | "deepseek-r1-qwen" => How::Qwen,
-        "llama-bpe" | "llama3" | "llama-v3" | "smaug-bpe" => How::Llama,
+        "llama-bpe" | "llama3" | "llama-v3" => How::Llama,
         _ => return None,
     };
     let llama = matches!(how, How::Llama);
@@ -78,5 +77,16 @@ impl Split {
             tokenizer.with_normalizer(Some(NormalizerWrapper::from(NFC)))?;
         }
         Ok(tokenizer)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_name_is_known_and_no_other_is() {
+        assert!(NAMES.iter().all(|name| named(name).is_some_and(|split| split.tokenizer(BPE::default()).is_ok())));
+        assert!(named("default").is_none() && named("").is_none());
     }
 }

@@ -87,3 +87,51 @@ impl std::fmt::Display for Shown<'_> {
         f.write_str(text.lines().next().unwrap_or_default())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendered(source: &str, messages: &[(Role, &str)]) -> Result<String, EngineError> {
+        let said = |&(role, content): &(Role, &str)| ChatMessage { role, content: content.into() };
+        let template = ChatTemplate::new(source, "<s>".into(), "</s>".into()).unwrap();
+        template.render(&messages.iter().map(said).collect::<Vec<_>>())
+    }
+
+    #[test]
+    fn a_model_without_a_template_gets_the_usual_one() {
+        let messages = [(Role::System, "Be kind."), (Role::User, "Hi {{ 1 + 1 }}")];
+        let expected = "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nHi {{ 1 + 1 }}<|im_end|>\n<|im_start|>assistant\n";
+        assert_eq!(rendered(CHATML, &messages).unwrap(), expected);
+    }
+
+    #[test]
+    fn templates_may_use_what_python_has() {
+        let source = "{{ bos_token }}{% for m in messages[::-1] %}\n    {% if m['content'].strip().startswith('a') %}\n\
+                      {{ m.role.upper() }}:{{ m.content.split('b')[-1] }}{{ eos_token }}\n    {% endif %}\n{% endfor %}\n\
+                      {% if enable_thinking is defined and enable_thinking is false %}!{% endif %}{{ strftime_now is defined }}";
+        let messages = [(Role::User, " abc "), (Role::Assistant, "no")];
+        assert_eq!(rendered(source, &messages).unwrap(), "<s>USER:c </s>\n!False");
+    }
+
+    #[test]
+    fn what_a_template_refuses_is_the_messages_fault_in_its_own_words() {
+        let source = "{% if messages[0].role == 'system' %}{{ raise_exception('no system\nrole') }}{% endif %}";
+        let error = rendered(source, &[(Role::System, "Be kind.")]).unwrap_err();
+        let text = error.to_string();
+        assert!(text.starts_with("messages: the model's chat template does not take them: "), "{text}");
+        assert!(text.contains("no system") && !text.contains('\n'), "{text}");
+        assert!(rendered(source, &[(Role::User, "Hi")]).is_ok());
+    }
+
+    #[test]
+    fn a_template_that_never_ends_or_takes_all_memory_is_stopped() {
+        for source in [
+            "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{% endfor %}{% endfor %}{% endfor %}",
+            "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+            "{% set ns = namespace(a='aaaaaaaa') %}{% for _ in range(99) %}{% set ns.a = ns.a ~ ns.a %}{% endfor %}",
+        ] {
+            assert!(rendered(source, &[(Role::User, "Hi")]).is_err(), "{source}");
+        }
+    }
+}

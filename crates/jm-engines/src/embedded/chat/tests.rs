@@ -1,3 +1,5 @@
+mod references;
+
 use std::{
     fs,
     process::Command,
@@ -7,7 +9,7 @@ use std::{
 
 use jm_tasks::Role::{Assistant, System, User};
 
-use super::*;
+use super::{repetition::Repetition, *};
 use crate::{EngineKind, ErrorClass};
 
 /// The default model, which most tests share.
@@ -60,6 +62,13 @@ fn nothing_that_a_message_says_is_a_special_token() {
     };
     assert_eq!(special(&tokens), special(&model.prompt(&harmless, 1).unwrap()));
     assert_eq!(model.vocabulary.decode(&tokens).matches(attack).count(), 4, "what they say is not changed");
+    // A special token of one letter, which no model known has, is guarded by what follows it.
+    let guarded = model.vocabulary.guarded("<|im_end|>", '!');
+    assert_eq!(guarded, "<!|im_end|>");
+    let unguarded = model.vocabulary.encode_guarded("<|im_end|>!", '!').unwrap();
+    assert!(
+        special(&unguarded).is_empty() && special(&model.vocabulary.encode_guarded("<|im_end|>", '!').unwrap()) == [2]
+    );
     let counted = model.vocabulary.encode(attack).unwrap();
     assert!(special(&counted).is_empty());
     assert_eq!(SMOLLM.count_tokens(attack), counted.len());
@@ -76,6 +85,17 @@ fn an_answer_ends_at_the_limit_and_says_so() {
     let request = ChatRequest { max_tokens: None, ..asking("Write a long story about a dragon.", 0) };
     let completion = short.model.complete(&request, &Stop::never()).unwrap();
     assert_eq!((completion.completion_tokens, completion.truncated), (Some(5), true));
+}
+
+#[test]
+fn an_answer_does_not_end_before_it_has_begun() {
+    let Model { transformer, vocabulary, .. } = &*SMOLLM.model;
+    let last = transformer.read(&[1, 2], &mut transformer.memory(), &Stop::never()).unwrap();
+    let writer = Writer { transformer, vocabulary, temperature: None, limit: 1 };
+    for blank in [true, false] {
+        let logits = writer.logits(&last, &Repetition::new(), blank).unwrap().to_vec1::<f32>().unwrap();
+        assert!(vocabulary.ends().iter().all(|&end| (logits[end as usize] == f32::NEG_INFINITY) == blank));
+    }
 }
 
 #[test]
@@ -190,11 +210,16 @@ fn a_file_that_cannot_be_used_is_an_error_with_its_name() {
         ("gpt2", "bert", "its tokens are made by bert; only gpt2 (byte-level BPE) is known"),
         ("blk.1.ffn_up.weight", "blk.1.ffn_UP.weight", "it says nothing of the feed forward network's width"),
         ("blk.1.attn_q.weight", "blk.1.attn_Q.weight", "it has no tensor blk.1.attn_q.weight"),
+        (
+            "blk.1.attn_v.weight",
+            "blk.1.attn_q.weight",
+            "its tensor blk.1.attn_q.weight is [32, 32] and should be [64, 32]",
+        ),
     ] {
         assert_eq!(replaced(from, to), format!("{expected}{why}"));
     }
     assert!(
-        replaced("\u{5}\0\0\0\0\0\0\0qwen2", "\u{5}\0\0\0\0\0\0\0olmo9").contains("its text is split as olmo9 does")
+        replaced("\u{5}\0\0\0\0\0\0\0qwen2", "\u{5}\0\0\0\0\0\0\0olmo9").contains("its texts are split as olmo9 does")
     );
 }
 
@@ -240,96 +265,6 @@ fn reference(name: &str) -> std::path::PathBuf {
     std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/references").join(name)
 }
 
-mod references {
-    //! llama.cpp with the same files; see `tests/references/chat.py`.
-
-    use std::collections::BTreeMap;
-
-    use serde::Deserialize;
-
-    use super::*;
-
-    /// How far a token's logarithmic likelihood may be off: llama.cpp has the weights in 32 bits, and here they are
-    /// rounded to 8.
-    const TOLERANCE: f32 = 0.2;
-    /// The small models' weights are exact in 8 bits.
-    const TOLERANCE_OF_SMALL: f32 = 0.002;
-
-    #[derive(Deserialize)]
-    struct Reference {
-        texts: Vec<Text>,
-        conversations: Vec<Conversation>,
-        next: Vec<Next>,
-    }
-
-    #[derive(Deserialize)]
-    struct Text {
-        text: String,
-        tokens: Vec<u32>,
-    }
-
-    #[derive(Deserialize)]
-    struct Conversation {
-        messages: Vec<(jm_tasks::Role, String)>,
-        tokens: Vec<u32>,
-    }
-
-    #[derive(Deserialize)]
-    struct Next {
-        text: String,
-        likeliest: Vec<(u32, f32)>,
-    }
-
-    #[test]
-    fn texts_conversations_and_likelihoods_are_llama_cpps() {
-        let references = fs::read_to_string(reference("chat.json")).unwrap();
-        let references: BTreeMap<String, Reference> = serde_json::from_str(&references).unwrap();
-        assert_eq!(references.len(), 4);
-        for (name, expected) in references {
-            let small = reference(&format!("chat-{name}.gguf"));
-            let (options, tolerance) = if small.exists() {
-                (EngineOptions { model_path: Some(small), ..EngineOptions::default() }, TOLERANCE_OF_SMALL)
-            } else {
-                (EngineOptions { model: name.clone(), ..EngineOptions::default() }, TOLERANCE)
-            };
-            check(&name, &load(&options).model, &expected, tolerance);
-        }
-    }
-
-    fn check(name: &str, model: &Model, reference: &Reference, tolerance: f32) {
-        for Text { text, tokens } in &reference.texts {
-            assert_eq!(&model.vocabulary.encode(text).unwrap(), tokens, "{name}: {text:?}");
-            assert_eq!(&model.vocabulary.decode(tokens), text, "{name}");
-        }
-        for Conversation { messages, tokens } in &reference.conversations {
-            let messages: Vec<_> = messages.iter().map(|(role, content)| (*role, content.as_str())).collect();
-            assert_eq!(&model.prompt(&said(&messages), 1).unwrap(), tokens, "{name}: {messages:?}");
-        }
-        let mut worst: f32 = 0.0;
-        for Next { text, likeliest } in &reference.next {
-            let ours = likelihoods(model, &model.vocabulary.encode(text).unwrap());
-            for &(token, theirs) in likeliest {
-                worst = worst.max((ours[token as usize] - theirs).abs());
-            }
-            let best = (0..).zip(&ours).max_by(|one, other| one.1.total_cmp(other.1)).map(|(token, _)| token);
-            let (first, second) = (likeliest[0], likeliest[1]);
-            assert!(best == Some(first.0) || first.1 - second.1 < tolerance, "{name}: {text:?}: {best:?}");
-        }
-        println!("{name}: off by {worst:.3} at most");
-        assert!(worst < tolerance, "{name}: {worst}");
-    }
-
-    fn likelihoods(model: &Model, tokens: &[u32]) -> Vec<f32> {
-        let mut memory = model.transformer.memory();
-        let mut last = None;
-        for tokens in tokens.chunks(128) {
-            last = Some(model.transformer.read(tokens, &mut memory, &Stop::never()).unwrap());
-        }
-        let logits = model.transformer.logits(&last.unwrap()).unwrap();
-        candle_nn::ops::log_softmax(&logits, 0).unwrap().to_vec1().unwrap()
-    }
-}
-
 /// `cargo test -p jm-engines --features embedded --lib how_fast -- --ignored --nocapture`
 #[test]
 #[ignore = "measures"]
@@ -363,6 +298,8 @@ fn how_fast_it_reads_and_writes() {
         let began = Instant::now();
         let completion = engine.model.complete(&asking(&note, 200), &Stop::never()).unwrap();
         println!("{model}: a note of 200 words is answered in {:.1?}: {completion:?}", began.elapsed());
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        println!("{model}: {}", status.lines().find(|line| line.starts_with("VmHWM")).unwrap_or_default());
         let began = Instant::now();
         let text = text.repeat(20);
         let count = engine.count_tokens(&text);

@@ -1,19 +1,23 @@
 //! The network that the llama, qwen2 and qwen3 families share.
 //!
-//! candle has one for each family, which are not used: llama's ends at 4096 tokens, qwen3's reckons positions in 16 bits,
-//! each of them has its state inside, keeps all masks it ever made and copies what it remembers for every token, and all
-//! use candle's slow kernels (see [`Matrix`]). Here the weights are shared by all calls, and a call has a [`Memory`].
+//! candle has one for each family, which are not used: llama's ends at 4096 tokens and does not know llama 3's positions,
+//! qwen3's reckons positions in 16 bits, the others keep every mask they ever made and copy all they remember for each
+//! token; each has its state inside, and uses candle's slow products (see [`Matrix`]). Here the weights are shared by
+//! all calls, and a call has a [`Memory`].
 
-use candle_core::{DType, Device, Result, Tensor, quantized::QTensor};
+use candle_core::{DType, Device, Tensor, quantized::QTensor};
 use candle_nn::{
     kv_cache::KvCache,
     ops::{rms_norm, silu, softmax_last_dim},
-    rotary_emb::{rope, rope_i},
 };
 use candle_transformers::utils::build_additive_causal_mask;
 use jm_mq_core::OptionsError;
 
-use super::{gguf::Gguf, matrix::Matrix};
+use super::{
+    gguf::Gguf,
+    matrix::Matrix,
+    positions::{Positions, Turn},
+};
 use crate::{embedded::compute::Stop, error::EngineError};
 
 /// The memory of a call grows by room for this many tokens.
@@ -71,20 +75,9 @@ struct Projection {
     norm: Option<Tensor>,
 }
 
-/// How a token's position is told: by turning pairs of numbers, each at a speed of its own.
-struct Positions {
-    speeds: Vec<f32>,
-    /// Whether pairs are neighbours (llama) or half a head apart (qwen).
-    neighbours: bool,
-}
-
 impl Transformer {
     /// The network of an architecture that is one of ours, for a vocabulary of so many tokens.
-    pub(crate) fn load(
-        gguf: &mut Gguf<'_>,
-        architecture: &str,
-        vocabulary: usize,
-    ) -> std::result::Result<Self, OptionsError> {
+    pub(crate) fn load(gguf: &mut Gguf<'_>, architecture: &str, vocabulary: usize) -> Result<Self, OptionsError> {
         let shape = Shape::read(gguf, architecture)?;
         let context = gguf.count(&format!("{architecture}.context_length"))?;
         let context = gguf.needed("its context's length", context)?.min(MAX_CONTEXT);
@@ -94,8 +87,7 @@ impl Transformer {
         let output = if gguf.has("output.weight") { "output.weight" } else { "token_embd.weight" };
         let output = gguf.matrix(output, vocabulary, shape.width)?;
         let norm = gguf.tensor("output_norm.weight", &[shape.width])?;
-        let layers =
-            (0..shape.layers).map(|layer| Layer::load(gguf, layer, &shape)).collect::<std::result::Result<_, _>>()?;
+        let layers = (0..shape.layers).map(|layer| Layer::load(gguf, layer, &shape)).collect::<Result<_, _>>()?;
         Ok(Self { shape, context, positions, embedding, layers, norm, output })
     }
 
@@ -110,12 +102,7 @@ impl Transformer {
     }
 
     /// Reads tokens, after those in the memory.
-    pub(crate) fn read(
-        &self,
-        tokens: &[u32],
-        memory: &mut Memory,
-        stop: &Stop,
-    ) -> std::result::Result<Hidden, EngineError> {
+    pub(crate) fn read(&self, tokens: &[u32], memory: &mut Memory, stop: &Stop) -> Result<Hidden, EngineError> {
         let count = tokens.len();
         let turn = self.positions.turn(memory.tokens, count)?;
         let mask = (count > 1)
@@ -134,7 +121,7 @@ impl Transformer {
     }
 
     /// How likely each token is to come next, as logits.
-    pub(crate) fn logits(&self, last: &Hidden) -> Result<Tensor> {
+    pub(crate) fn logits(&self, last: &Hidden) -> candle_core::Result<Tensor> {
         let normed = rms_norm(&last.0.contiguous()?, &self.norm, self.shape.epsilon)?;
         self.output.forward(&normed)?.squeeze(0)
     }
@@ -146,7 +133,7 @@ impl Transformer {
         cache: &mut KvCache,
         turn: &Turn,
         mask: Option<&Tensor>,
-    ) -> Result<Tensor> {
+    ) -> candle_core::Result<Tensor> {
         let Shape { heads, key_heads, head_width, epsilon, .. } = self.shape;
         let query = turn.apply(&layer.query.forward(x, heads, head_width, epsilon)?)?;
         let key = turn.apply(&layer.key.forward(x, key_heads, head_width, epsilon)?)?;
@@ -171,7 +158,7 @@ impl Transformer {
 pub(crate) struct Hidden(Tensor);
 
 impl Shape {
-    fn read(gguf: &Gguf<'_>, architecture: &str) -> std::result::Result<Self, OptionsError> {
+    fn read(gguf: &Gguf<'_>, architecture: &str) -> Result<Self, OptionsError> {
         let count = |key: &str| gguf.count(&format!("{architecture}.{key}"));
         let needed = |key: &str| {
             gguf.needed(key, count(key)?).and_then(|count| match count {
@@ -206,7 +193,7 @@ impl Shape {
 }
 
 impl Layer {
-    fn load(gguf: &mut Gguf<'_>, layer: usize, shape: &Shape) -> std::result::Result<Self, OptionsError> {
+    fn load(gguf: &mut Gguf<'_>, layer: usize, shape: &Shape) -> Result<Self, OptionsError> {
         let name = |part: &str| format!("blk.{layer}.{part}.weight");
         let (width, heads) = (shape.width, shape.heads * shape.head_width);
         let inner = gguf.rows(&name("ffn_up"));
@@ -224,20 +211,14 @@ impl Layer {
         })
     }
 
-    fn feed_forward(&self, x: &Tensor) -> Result<Tensor> {
+    fn feed_forward(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         let opened = (silu(&self.gate.forward(x)?)? * self.up.forward(x)?)?;
         self.down.forward(&opened)
     }
 }
 
 impl Projection {
-    fn load(
-        gguf: &mut Gguf<'_>,
-        layer: usize,
-        part: &str,
-        heads: usize,
-        shape: &Shape,
-    ) -> std::result::Result<Self, OptionsError> {
+    fn load(gguf: &mut Gguf<'_>, layer: usize, part: &str, heads: usize, shape: &Shape) -> Result<Self, OptionsError> {
         let name = format!("blk.{layer}.attn_{part}");
         let rows = heads * shape.head_width;
         let mut optional =
@@ -248,7 +229,7 @@ impl Projection {
     }
 
     /// From `[tokens, width]` to `[heads, tokens, head width]`.
-    fn forward(&self, x: &Tensor, heads: usize, head_width: usize, epsilon: f32) -> Result<Tensor> {
+    fn forward(&self, x: &Tensor, heads: usize, head_width: usize, epsilon: f32) -> candle_core::Result<Tensor> {
         let mut projected = self.matrix.forward(x)?;
         if let Some(bias) = &self.bias {
             projected = projected.broadcast_add(bias)?;
@@ -258,49 +239,5 @@ impl Projection {
             projected = rms_norm(&projected, norm, epsilon)?;
         }
         projected.transpose(0, 1)?.contiguous()
-    }
-}
-
-impl Positions {
-    fn read(gguf: &mut Gguf<'_>, architecture: &str, head_width: usize) -> std::result::Result<Self, OptionsError> {
-        let scaling = gguf.text(&format!("{architecture}.rope.scaling.type"))?;
-        if let Some(scaling) = scaling.filter(|&scaling| scaling != "none") {
-            return Err(gguf.unusable(format_args!("its positions are scaled ({scaling}), which is not computed")));
-        }
-        let base = gguf.number(&format!("{architecture}.rope.freq_base"))?.unwrap_or(10_000.0);
-        #[expect(clippy::cast_precision_loss, reason = "a head is some hundred numbers wide")]
-        let speed = |pair: usize| base.powf(-((2 * pair) as f32) / head_width as f32);
-        let mut speeds: Vec<f32> = (0..head_width / 2).map(speed).collect();
-        // Newer llamas slow some pairs down, to read longer texts than they were first trained with.
-        if gguf.has("rope_freqs.weight") {
-            let slower = gguf.tensor("rope_freqs.weight", &[speeds.len()])?.to_vec1::<f32>();
-            let slower = slower.map_err(|error| gguf.unusable(error))?;
-            speeds.iter_mut().zip(slower).for_each(|(speed, slower)| *speed /= slower);
-        }
-        Ok(Self { speeds, neighbours: architecture == "llama" })
-    }
-
-    /// Turns for so many tokens from a position on.
-    fn turn(&self, first: usize, count: usize) -> Result<Turn> {
-        #[expect(clippy::cast_precision_loss, reason = "exact up to 16 million, which is the longest context")]
-        let angles =
-            (first..first + count).flat_map(|position| self.speeds.iter().map(move |speed| position as f32 * speed));
-        let angles = Tensor::from_iter(angles, &Device::Cpu)?.reshape((count, self.speeds.len()))?;
-        Ok(Turn { cos: angles.cos()?, sin: angles.sin()?, neighbours: self.neighbours })
-    }
-}
-
-struct Turn {
-    cos: Tensor,
-    sin: Tensor,
-    neighbours: bool,
-}
-
-impl Turn {
-    /// Of `[heads, tokens, head width]`.
-    fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        let x = x.unsqueeze(0)?;
-        let turned = if self.neighbours { rope_i(&x, &self.cos, &self.sin) } else { rope(&x, &self.cos, &self.sin) };
-        turned?.squeeze(0)
     }
 }

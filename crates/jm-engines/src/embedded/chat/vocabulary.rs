@@ -94,9 +94,9 @@ impl Vocabulary {
         }
         // What a template writes between messages, an answer has no use for either: a new turn begins with it.
         ends.extend((0..).zip(&tokens).filter(|(_, token)| matches!(token, Token::Control)).map(|(id, _)| id));
-        let pre = gguf.text("tokenizer.ggml.pre")?.unwrap_or("default");
+        let pre = gguf.needed("tokenizer.ggml.pre", gguf.text("tokenizer.ggml.pre")?)?;
         let split = split::named(pre).ok_or_else(|| {
-            gguf.unusable(format_args!("its text is split as {pre} does, which is none of {}", split::NAMES.join(", ")))
+            gguf.unusable(format_args!("its texts are split as {pre} does; known are {}", split::NAMES.join(", ")))
         })?;
         // What a text begins with, where it has to begin with something: llama 3's do so unless told otherwise.
         let begins = gguf.flag("tokenizer.ggml.add_bos_token")?.unwrap_or(split.begins);
@@ -157,7 +157,10 @@ impl Vocabulary {
             Ok::<_, tokenizers::Error>(())
         };
         while let Some(letter) = text[index..].chars().next() {
-            if let Some((special, token)) = self.special.at(&text[index..]) {
+            // A guard after a special token of a single letter is the only way to tell.
+            let special = self.special.at(&text[index..]);
+            if let Some((special, token)) = special.filter(|(token, _)| !text[index + token.len()..].starts_with(guard))
+            {
                 add(&text[text_begins..index], Some(token))?;
                 index += special.len();
                 text_begins = index;

@@ -38,7 +38,7 @@ pub(super) struct Utterance {
 }
 
 /// The speaker of each utterance, by number. `wanted` is how many there are, if that is known: so many are told
-/// apart, or as many as there are voices.
+/// apart, or as many as can be.
 pub(super) fn speakers(
     utterances: &[Utterance],
     wanted: Option<usize>,

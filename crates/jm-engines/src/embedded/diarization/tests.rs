@@ -15,7 +15,7 @@ mod diarization_error;
 
 use diarization_error::{COLLAR, diarization_error, rttm};
 
-pub(super) static ENGINE: LazyLock<EmbeddedDiarization> = LazyLock::new(|| engine(EngineOptions::default()).unwrap());
+static ENGINE: LazyLock<EmbeddedDiarization> = LazyLock::new(|| engine(EngineOptions::default()).unwrap());
 
 fn engine(options: EngineOptions) -> Result<EmbeddedDiarization, OptionsError> {
     EmbeddedDiarization::load(&EngineOptions { timeout: Duration::from_mins(10), ..options })
@@ -28,7 +28,7 @@ fn call_file(name: &str) -> Vec<u8> {
     fs::read(folder.join(name)).unwrap()
 }
 
-pub(super) fn call_audio() -> Audio {
+fn call_audio() -> Audio {
     let file = call_file("sample.wav");
     let mut reader = hound::WavReader::new(file.as_slice()).unwrap();
     Audio::from_samples(reader.samples::<i16>().map(Result::unwrap).collect::<Vec<_>>())

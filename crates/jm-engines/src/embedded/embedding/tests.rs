@@ -144,11 +144,15 @@ async fn a_text_that_cannot_be_embedded_is_named() {
 }
 
 #[tokio::test]
-async fn work_ends_when_nobody_waits_for_it_any_more() {
-    let engine = tiny(|_| ());
-    let (text, call) = (["ab ".repeat(300_000)], Call::default());
+async fn work_ends_when_nobody_waits_for_it_any_more_and_when_its_time_is_up() {
+    let text = ["ab ".repeat(300_000)];
+    let (engine, call) = (tiny(|_| ()), Call::default());
     let (result, ()) = tokio::join!(engine.embed(&text, Purpose::Passage, &call), async { call.cancellation.cancel() });
     assert_eq!(result.unwrap_err().class(), ErrorClass::Retryable);
+    // Long enough to begin, and too short even for the tokens, so that it is the network that finds out.
+    let engine = tiny(|options| options.timeout = std::time::Duration::from_millis(20));
+    let error = engine.embed(&text, Purpose::Passage, &Call::default()).await.unwrap_err();
+    assert_eq!(error, EngineError::retryable("not done within 20ms"));
 }
 
 #[test]

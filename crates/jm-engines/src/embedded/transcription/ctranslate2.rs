@@ -79,7 +79,7 @@ impl Weights {
         Self::read(BufReader::new(file), length)
     }
 
-    pub(super) fn read(input: impl Read, length: u64) -> Result<Self, FormatError> {
+    fn read(input: impl Read, length: u64) -> Result<Self, FormatError> {
         let mut source = Source { input, left: length };
         let version = source.u32("the version")?;
         if version != VERSION {
@@ -311,6 +311,8 @@ mod tests {
     fn lengths_that_lie_take_no_memory() {
         let mut bytes = model(&[variable("huge", &[u32::MAX, u32::MAX, u32::MAX, u32::MAX], FLOAT32, &[0; 4])]);
         assert_eq!(refused(&bytes), "`huge` has 4 bytes, which its shape and type do not");
+        let few = model(&[variable("w", &[3], FLOAT32, &[0; 8])]);
+        assert_eq!(refused(&few), "`w` has 8 bytes, which its shape and type do not");
         bytes = model(&[variable("huge", &[0x3fff_ffff], FLOAT32, &[])]);
         let place = bytes.len() - string("decoder/projection/weight").len() * 2 - 8;
         bytes[place..place + 4].copy_from_slice(&0xffff_fffc_u32.to_le_bytes());

@@ -13,6 +13,8 @@ use super::{
 
 /// `CTranslate2`'s number for the exact GELU, the activation of every Whisper.
 const GELU: i64 = 3;
+/// Tokens that one window can have, what Whisper is told before included: the same in all its versions.
+pub(super) const MAX_TOKENS: usize = 448;
 
 /// The decoder's weights.
 #[derive(Debug)]
@@ -74,7 +76,7 @@ impl Decoder {
         }
         Ok(Self {
             embedding: weights.take("decoder/embeddings/weight", &[0, width])?,
-            positions: weights.take("decoder/position_encodings/encodings", &[0, width])?,
+            positions: weights.take("decoder/position_encodings/encodings", &[MAX_TOKENS, width])?,
             blocks,
             norm: norm(weights, "decoder/layer_norm", width)?,
             heads,
@@ -87,14 +89,9 @@ impl Decoder {
         self.embedding.dims()[0]
     }
 
-    /// How many tokens one window can have, what it is told included.
-    pub(super) fn max_tokens(&self) -> usize {
-        self.positions.dims()[0]
-    }
-
     /// A context in which nothing is written yet, with what the encoder heard.
     pub(super) fn listen(&self, heard: &Tensor) -> candle_core::Result<Context<'_>> {
-        let room = (self.heads, self.max_tokens(), self.width / self.heads);
+        let room = (self.heads, MAX_TOKENS, self.width / self.heads);
         let empty = || Tensor::zeros(room, heard.dtype(), &Device::Cpu);
         let memory = |block: &Block| {
             let inputs = block.heard_inputs.forward(heard)?;
@@ -107,11 +104,6 @@ impl Decoder {
 }
 
 impl Context<'_> {
-    /// How many tokens it can have.
-    pub(super) fn max_tokens(&self) -> usize {
-        self.decoder.max_tokens()
-    }
-
     /// Forgets all but the first tokens.
     pub(super) fn forget_from(&mut self, length: usize) {
         self.length = self.length.min(length);

@@ -6,7 +6,7 @@ use miniz_oxide::deflate::compress_to_vec_zlib;
 
 use super::{
     constraints::{constrain, log_sum_exp},
-    decoder::Context,
+    decoder::{Context, MAX_TOKENS},
     vocabulary::Vocabulary,
 };
 use crate::{embedded::compute::Stop, error::EngineError};
@@ -30,7 +30,7 @@ const BRIEF: usize = 10;
 /// From this likelihood of no speech on, a guessed text is taken for none.
 const MAX_NO_SPEECH: f32 = 0.6;
 /// The prompt and its sign have at most half of the tokens, and so has the text.
-const PART_OF_TOKENS: usize = 2;
+const HALF: usize = MAX_TOKENS / 2;
 
 /// What was made of one window.
 #[derive(Clone, Debug, PartialEq)]
@@ -129,11 +129,10 @@ impl Decoding<'_> {
     ) -> Result<Beginning, EngineError> {
         context.forget_from(0);
         let vocabulary = self.vocabulary;
-        let room = context.max_tokens() / PART_OF_TOKENS - 1;
         let mut told = Vec::new();
         if !prompt.is_empty() {
             told.push(vocabulary.previous);
-            told.extend(&prompt[prompt.len().saturating_sub(room)..]);
+            told.extend(&prompt[prompt.len().saturating_sub(HALF - 1)..]);
         }
         let start = told.len();
         told.extend([vocabulary.start, language, vocabulary.transcribe]);
@@ -155,7 +154,7 @@ impl Decoding<'_> {
         temperature: f32,
     ) -> Result<Decoded, EngineError> {
         context.forget_from(beginning.length);
-        let most = (context.max_tokens() / PART_OF_TOKENS).min(context.max_tokens() - beginning.length);
+        let most = HALF.min(MAX_TOKENS - beginning.length);
         let mut logits = beginning.logits.clone();
         let mut tokens = Vec::new();
         let mut sum = 0.0;

@@ -131,7 +131,7 @@ fn hz(mels: f64) -> f64 {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "small numbers")]
+    #![allow(clippy::cast_possible_truncation, reason = "small numbers")]
 
     use super::*;
 

@@ -1,6 +1,6 @@
 //! Whisper's tokens: pieces of words, languages, times, and signs that steer it.
 
-use std::{fs, path::Path};
+use std::{fmt, fs, path::Path};
 
 use jm_mq_core::OptionsError;
 use serde::Deserialize;
@@ -9,7 +9,7 @@ use tokenizers::Tokenizer;
 use super::encoder::ROWS;
 use crate::{embedded::model::unusable, error::EngineError};
 
-/// What is a token's number times this is seconds, counted from [`Vocabulary::first_time`].
+/// Seconds between a time and the next one.
 pub(super) const TIME_STEP: f64 = 0.02;
 /// The longest file of settings that is read; it is 2 KB.
 const MAX_CONFIG_BYTES: u64 = 1024 * 1024;
@@ -50,61 +50,63 @@ struct Config {
     suppress_ids_begin: Vec<u32>,
 }
 
+impl Config {
+    fn read(path: &Path) -> Result<Self, String> {
+        let length = path.metadata().map_err(|error| error.to_string())?.len();
+        if length > MAX_CONFIG_BYTES {
+            return Err(format!("{length} bytes are too many"));
+        }
+        let bytes = fs::read(path).map_err(|error| error.to_string())?;
+        serde_json::from_slice(&bytes).map_err(|error| error.to_string())
+    }
+}
+
 impl Vocabulary {
     /// `size` is how many tokens the model has.
     pub(super) fn load(tokenizer: &Path, config: &Path, size: usize) -> Result<Self, OptionsError> {
-        let wanted = "Whisper's tokenizer.json";
-        let mut tokens = Tokenizer::from_file(tokenizer).map_err(|error| unusable(tokenizer, wanted, error))?;
+        let unusable_tokens = |error: &dyn fmt::Display| unusable(tokenizer, "Whisper's tokenizer.json", error);
+        let mut tokens = Tokenizer::from_file(tokenizer).map_err(|error| unusable_tokens(&error))?;
         // What looks like a sign in a prompt is text.
         tokens.set_encode_special_tokens(true);
-        let named = |name: &str| {
-            tokens.token_to_id(name).ok_or_else(|| unusable(tokenizer, wanted, format_args!("it has no `{name}`")))
-        };
-        let of_model = |id: &u32| (*id as usize) < size;
-        let vocabulary = Self {
-            end: named("<|endoftext|>")?,
-            start: named("<|startoftranscript|>")?,
-            transcribe: named("<|transcribe|>")?,
-            previous: named("<|startofprev|>")?,
-            no_speech: named("<|nospeech|>").or_else(|_| named("<|nocaptions|>"))?,
-            first_time: named("<|0.00|>")?,
-            languages: Vec::new(),
-            suppressed: Vec::new(),
-            suppressed_first: Vec::new(),
-            tokenizer: tokens.clone(),
-        };
-        if vocabulary.first_time as usize + ROWS + 1 != size {
+        let named =
+            |name: &str| tokens.token_to_id(name).ok_or_else(|| unusable_tokens(&format_args!("it has no `{name}`")));
+        let (end, first_time) = (named("<|endoftext|>")?, named("<|0.00|>")?);
+        if first_time as usize + ROWS + 1 != size {
             let error = format_args!("its last time is not the last of the model's {size} tokens");
-            return Err(unusable(tokenizer, wanted, error));
+            return Err(unusable_tokens(&error));
         }
-
-        let wanted = "Whisper's config.json, as CTranslate2 writes it";
-        let read = || -> Result<Config, String> {
-            let length = config.metadata().map_err(|error| error.to_string())?.len();
-            if length > MAX_CONFIG_BYTES {
-                return Err(format!("{length} bytes are too many"));
-            }
-            serde_json::from_slice(&fs::read(config).map_err(|error| error.to_string())?)
-                .map_err(|error| error.to_string())
+        let sign = |name: &str| match named(name)? {
+            sign if (end + 1..first_time).contains(&sign) => Ok(sign),
+            sign => Err(unusable_tokens(&format_args!("`{name}`, {sign}, is not between text and times"))),
         };
-        let settings = read().map_err(|error| unusable(config, wanted, error))?;
+
+        let unusable_config =
+            |error: &dyn fmt::Display| unusable(config, "Whisper's config.json, as CTranslate2 writes it", error);
+        let settings = Config::read(config).map_err(|error| unusable_config(&error))?;
         let all = [&settings.lang_ids, &settings.suppress_ids, &settings.suppress_ids_begin];
-        if let Some(id) = all.into_iter().flatten().find(|id| !of_model(id)) {
-            return Err(unusable(config, wanted, format_args!("there is no token {id} among the model's {size}")));
+        if let Some(id) = all.into_iter().flatten().find(|id| **id as usize >= size) {
+            return Err(unusable_config(&format_args!("there is no token {id} among the model's {size}")));
         }
-        let code = |&id: &u32| {
+        let with_code = |&id: &u32| {
             let sign = tokens.id_to_token(id)?;
             Some((sign.strip_prefix("<|")?.strip_suffix("|>")?.to_owned(), id))
         };
-        let languages: Vec<_> = settings.lang_ids.iter().filter_map(code).collect();
+        let languages: Vec<_> = settings.lang_ids.iter().filter_map(with_code).collect();
         if languages.is_empty() {
-            return Err(unusable(config, wanted, "it names no language"));
+            return Err(unusable_config(&"it names no language"));
         }
         Ok(Self {
+            end,
+            start: sign("<|startoftranscript|>")?,
+            transcribe: sign("<|transcribe|>")?,
+            previous: sign("<|startofprev|>")?,
+            // Its name in Whisper's first version.
+            no_speech: sign("<|nospeech|>").or_else(|_| sign("<|nocaptions|>"))?,
+            first_time,
             languages,
             suppressed: settings.suppress_ids,
             suppressed_first: settings.suppress_ids_begin,
-            ..vocabulary
+            tokenizer: tokens,
         })
     }
 

@@ -61,35 +61,44 @@ pub(super) fn transcribe(
     hints: &TranscriptionHints,
     stop: &Stop,
 ) -> Result<Transcription, EngineError> {
-    let vocabulary = &whisper.vocabulary;
-    let tag = hints.language.as_deref().unwrap_or_default();
-    let random = fastrand::Rng::with_seed(SEED);
-    let language = vocabulary.language(tag);
-    let mut writer = Writer {
-        whisper,
-        samples,
-        decoding: Decoding { vocabulary, random, stop },
-        language,
-        settled: language.is_some(),
-        traditional: script::asks_for_traditional(tag),
-        prompt: hints.prompt.as_deref().map_or(Ok(Vec::new()), |prompt| vocabulary.encode(prompt))?,
-        text: String::new(),
-        segments: Vec::new(),
-    };
+    let mut writer = Writer::new(whisper, samples, hints, stop)?;
     let mut place = 0;
     while samples.len().saturating_sub(place) >= MIN_SAMPLES {
         stop.check()?;
         place += writer.window(place)?;
     }
+    let code = writer.language.and_then(|language| whisper.vocabulary.code(language));
     Ok(Transcription {
         text: writer.text.trim().to_owned(),
-        language: writer.language.and_then(|language| vocabulary.code(language)).map(str::to_owned),
+        language: code.map(str::to_owned),
         segments: writer.segments,
         model: whisper.name.clone(),
     })
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    fn new(
+        whisper: &'a Whisper,
+        samples: &'a [i16],
+        hints: &TranscriptionHints,
+        stop: &'a Stop,
+    ) -> Result<Self, EngineError> {
+        let vocabulary = &whisper.vocabulary;
+        let tag = hints.language.as_deref().unwrap_or_default();
+        let language = vocabulary.language(tag);
+        Ok(Self {
+            whisper,
+            samples,
+            decoding: Decoding { vocabulary, random: fastrand::Rng::with_seed(SEED), stop },
+            language,
+            settled: language.is_some(),
+            traditional: script::asks_for_traditional(tag),
+            prompt: hints.prompt.as_deref().map_or(Ok(Vec::new()), |prompt| vocabulary.encode(prompt))?,
+            text: String::new(),
+            segments: Vec::new(),
+        })
+    }
+
     /// Writes down the window that begins here; tells how far the next one is.
     fn window(&mut self, place: usize) -> Result<usize, EngineError> {
         let silence = silence(&self.samples[place..]);
@@ -106,14 +115,8 @@ impl Writer<'_> {
             None => self.decoding.language(&mut context)?,
         };
         let decoded = self.decoding.window(&mut context, language, &self.prompt)?;
-        // Never what was said.
-        tracing::debug!(
-            at = seconds(place),
-            language,
-            likelihood,
-            temperature = decoded.temperature,
-            "a window is decoded"
-        );
+        let Decoded { log_likelihood, no_speech, temperature, flaw, .. } = decoded;
+        tracing::debug!(log_likelihood, no_speech, temperature, ?flaw, likelihood, "a window is decoded");
         if decoded.is_silence() {
             return Ok(length);
         }
@@ -180,6 +183,58 @@ fn seconds(samples: usize) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::embedded::transcription::{decoding::Flaw, reference::ENGINE};
+
+    /// What becomes of a stretch of a second at the end of a recording of two.
+    fn added(text: &str, language: &str, tag: &str) -> Vec<TranscriptSegment> {
+        let (whisper, stop, samples) = (&ENGINE.whisper, Stop::never(), vec![0; 32_000]);
+        let hints = TranscriptionHints { language: Some(tag.into()), prompt: None };
+        let mut writer = Writer::new(whisper, &samples, &hints, &stop).unwrap();
+        let stretch = Stretch { start: 50, end: 120, tokens: whisper.vocabulary.encode(text).unwrap() };
+        writer.add(0, whisper.vocabulary.language(language).unwrap(), &stretch).unwrap();
+        writer.segments
+    }
+
+    #[test]
+    fn chinese_is_simplified_unless_the_tag_asks_for_traditional_characters() {
+        for (language, tag, expected) in
+            [("zh", "", "我们开会"), ("zh", "zh-CN", "我们开会"), ("zh", "zh-TW", "我們開會"), ("ja", "", "我們開會")]
+        {
+            assert_eq!(added("我們開會", language, tag)[0].text, expected, "{language} {tag}");
+        }
+    }
+
+    #[test]
+    fn a_segment_ends_with_the_recording_and_none_begins_after_it() {
+        let segment = &added("word", "en", "")[0];
+        assert_eq!((segment.start, segment.end, segment.text.as_str()), (1.0, 2.0, "word"));
+        let (whisper, stop, samples) = (&ENGINE.whisper, Stop::never(), vec![0; 32_000]);
+        let mut writer = Writer::new(whisper, &samples, &TranscriptionHints::default(), &stop).unwrap();
+        let stretch = Stretch { start: 100, end: 120, tokens: whisper.vocabulary.encode("word").unwrap() };
+        writer.add(0, whisper.vocabulary.languages[0].1, &stretch).unwrap();
+        assert!(writer.segments.is_empty() && writer.text.is_empty() && writer.prompt.is_empty());
+    }
+
+    #[test]
+    fn the_next_window_begins_where_the_text_ends_unless_a_moment_is_left() {
+        let (whisper, stop, samples) = (&ENGINE.whisper, Stop::never(), vec![0; 20 * SAMPLE_RATE as usize]);
+        let mut writer = Writer::new(whisper, &samples, &TranscriptionHints::default(), &stop).unwrap();
+        let vocabulary = &whisper.vocabulary;
+        let mut advance = |length: usize, end: u32, temperature| {
+            let text = vocabulary.encode("word").unwrap();
+            let end = vocabulary.first_time + end;
+            let tokens = [&[vocabulary.first_time][..], &text, &[end, end]].concat();
+            let flaw = Flaw::Nothing;
+            let decoded = Decoded { tokens, log_likelihood: -0.1, no_speech: 0.1, temperature, flaw };
+            let advance = writer.write(0, length, vocabulary.languages[0].1, &decoded).unwrap();
+            (advance, writer.prompt.is_empty())
+        };
+        assert_eq!(advance(samples.len(), 900, 0.4), (18 * SAMPLE_RATE as usize, false));
+        assert_eq!(advance(samples.len(), 970, 0.0), (samples.len(), false));
+        // Far from the end, with a text that is too far-fetched for the next window to hear of it.
+        assert_eq!(advance(WINDOW_SAMPLES, 10, 0.6), (MIN_ADVANCE, true));
+        assert_eq!(advance(WINDOW_SAMPLES, 1490, 0.0), (1490 * STEP, false));
+    }
 
     #[test]
     fn silence_ends_a_moment_before_the_first_sound() {
