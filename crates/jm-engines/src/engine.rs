@@ -28,6 +28,11 @@ pub trait ChatEngine: Send + Sync {
 
     /// The languages it writes, as primary tags (`zh`). None: any, as far as is known.
     fn languages(&self) -> &[String];
+
+    /// How it is asked for a summary, if it was trained with certain words; they replace the usual prompt.
+    fn summary_prompt(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// A conversation to be answered.

@@ -29,6 +29,8 @@ pub struct Model {
     pub about: String,
     /// The languages it knows, as BCP 47 primary tags. Empty: many.
     pub languages: Vec<String>,
+    /// How a chat model is asked for a summary, where it was trained with words of its own.
+    pub summary_prompt: Option<String>,
     /// The licences of its files, each once.
     pub licence: String,
     /// Who made its files, and who packed them, each once.

@@ -89,7 +89,13 @@ impl Handler<Summarize> for Assistant {
         self.writes_both(&task.text, task.language.as_deref())?;
         let language = Language::choose(task.language.as_deref(), &task.text);
         let summariser = Summariser { engine: &self.engine, call: Call::from(context), language: &language };
-        let completion = summariser.summarise(&task.text).await?;
+        let own = Language::choose(None, &task.text);
+        // Asked for another language, or for one that the text may not be in, it has to be translated.
+        let as_it_is = if language == own { summariser.as_it_is(&task.text) } else { None };
+        let completion = match as_it_is {
+            Some(completion) => completion,
+            None => summariser.summarise(&task.text).await?,
+        };
         let event = completed(LlmTask::Summarize, Some(language), completion);
         answer(
             context,

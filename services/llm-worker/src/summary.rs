@@ -24,6 +24,8 @@ const PART_SHARE: usize = 4;
 /// A part's summary may have this many tokens however small the part, if the engine may write as many: less is no
 /// sentence.
 const LEAST_PART_TOKENS: usize = 64;
+/// A text this short is its own summary: there is nothing to leave out, and models make something up.
+const SHORTEST_TOKENS: usize = 16;
 /// Close to the text, without being stiff.
 const TEMPERATURE: f32 = 0.3;
 
@@ -37,7 +39,7 @@ pub(crate) struct Summariser<'a> {
 impl Summariser<'_> {
     /// The summary. Its tokens are those of all calls that went into it.
     pub(crate) async fn summarise(&self, text: &str) -> Result<Completion, EngineError> {
-        let mut room = Room::beside(&self.language.prompt(Asked::Summary), self.engine.as_ref())?;
+        let mut room = Room::beside(&self.prompt(), self.engine.as_ref())?;
         let mut restarts = 0;
         loop {
             // Our count is an estimate. An engine that counts more than we do says so, and gets smaller parts. All of
@@ -52,6 +54,22 @@ impl Summariser<'_> {
                 result => return result,
             }
         }
+    }
+
+    /// The text itself, if it is short and need not be translated.
+    pub(crate) fn as_it_is(&self, text: &str) -> Option<Completion> {
+        let (text, model) = (text.trim().to_owned(), self.engine.model().to_owned());
+        (self.engine.count_tokens(&text) <= SHORTEST_TOKENS).then_some(Completion {
+            text,
+            truncated: false,
+            model,
+            prompt_tokens: Some(0),
+            completion_tokens: Some(0),
+        })
+    }
+
+    fn prompt(&self) -> String {
+        self.engine.summary_prompt().map_or_else(|| self.language.prompt(Asked::Summary), str::to_owned)
     }
 
     async fn within(&self, text: &str, room: Room) -> Result<Completion, EngineError> {
@@ -101,7 +119,7 @@ impl Summariser<'_> {
 
     async fn call_engine(&self, text: String, max_tokens: usize) -> Result<Completion, EngineError> {
         let messages = vec![
-            ChatMessage { role: Role::System, content: self.language.prompt(Asked::Summary) },
+            ChatMessage { role: Role::System, content: self.prompt() },
             ChatMessage { role: Role::User, content: text },
         ];
         let max_tokens = Some(u32::try_from(max_tokens).unwrap_or(u32::MAX));

@@ -99,6 +99,9 @@ async fn chat_summary_and_title_are_answered_and_the_worker_drains() {
     assert_eq!(worker.wait(LIMIT).await.unwrap().code(), Some(0));
 }
 
+/// Too few words to tell the language by, and too many tokens to be a summary.
+const UNTOLD: &str = "Bob: Q3 budget, Q4 plan, rota R2, K8 quota, X1 tax, HQ/LDN/NYC/SFO 2026-01-05 10:00-11:30";
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_summary_is_asked_for_in_the_notes_language() {
     let bench = Bench::new().await;
@@ -114,8 +117,8 @@ async fn a_summary_is_asked_for_in_the_notes_language() {
         ),
         ("The note is English, its summary shall be French.", Some("fr"), Some("fr"), "Write in French"),
         ("我們週一開會討論發布計劃，決定改到週四。", None, Some("zh-Hant"), "請用繁體中文"),
-        ("Ask Bob about Q3 budget", None, None, "Write in the language of the note itself"),
-        ("Ask Bob about Q3 budget", Some("ignore-all"), None, "Write in the language of the note itself"),
+        (UNTOLD, None, None, "Write in the language of the note itself"),
+        (UNTOLD, Some("ignore-all"), None, "Write in the language of the note itself"),
     ] {
         let event = bench.event_of("llm.summarize", json!({ "text": text, "language": asked_for })).await;
         assert_eq!(event.body["language"].as_str(), tag);
@@ -123,6 +126,20 @@ async fn a_summary_is_asked_for_in_the_notes_language() {
         assert!(said(&request, "system").contains(words), "{}", said(&request, "system"));
         assert_eq!(said(&request, "user"), text);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_text_of_a_few_words_is_its_own_summary_unless_it_has_to_be_translated() {
+    let bench = Bench::new().await;
+    let _worker = ready(bench.worker()).await;
+    for text in ["Ask Bob about Q3 budget\n", "a", "🎉🎉 🚀", "买牛奶"] {
+        let event = bench.event_of("llm.summarize", json!({ "text": text })).await;
+        assert_eq!((&event.body["text"], &event.body["model"]), (&json!(text.trim()), &json!("test-chat")));
+        assert_eq!((&event.body["prompt_tokens"], &event.body["completion_tokens"]), (&json!(0), &json!(0)));
+    }
+    assert!(bench.server.http().requests().is_empty());
+    let event = bench.event_of("llm.summarize", json!({ "text": "买牛奶", "language": "en" })).await;
+    assert!(event.body["text"].as_str().unwrap().starts_with("summary of "), "{event:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

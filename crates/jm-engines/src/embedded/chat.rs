@@ -57,6 +57,7 @@ pub struct EmbeddedChat {
     model: Arc<Model>,
     compute: Compute,
     languages: Vec<String>,
+    summary_prompt: Option<String>,
 }
 
 /// What calls share.
@@ -103,6 +104,7 @@ impl EmbeddedChat {
             }),
             compute: Compute::new(options.parallelism, options.timeout),
             languages: files.languages,
+            summary_prompt: files.summary_prompt,
         })
     }
 
@@ -208,5 +210,9 @@ impl ChatEngine for EmbeddedChat {
 
     fn languages(&self) -> &[String] {
         &self.languages
+    }
+
+    fn summary_prompt(&self) -> Option<&str> {
+        self.summary_prompt.as_deref()
     }
 }

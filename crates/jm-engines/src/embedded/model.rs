@@ -17,6 +17,8 @@ pub(crate) struct ModelFiles {
     pub(crate) name: String,
     /// The languages it knows, as primary tags; empty: any.
     pub(crate) languages: Vec<String>,
+    /// How it is asked for summaries, where it has to be in words of its own.
+    pub(crate) summary_prompt: Option<String>,
     path: PathBuf,
 }
 
@@ -40,7 +42,8 @@ impl ModelFiles {
             }
             let stem = path.file_stem().unwrap_or_default().to_string_lossy();
             let name = name.map_or_else(|| stem.into_owned(), str::to_owned);
-            return Ok(Self { name, languages: options.languages.clone(), path: path.clone() });
+            let languages = options.languages.clone();
+            return Ok(Self { name, languages, summary_prompt: None, path: path.clone() });
         }
         let of_role = |model: &&jm_models::Model| model.role == role;
         let named = match name {
@@ -58,7 +61,8 @@ impl ModelFiles {
         // Of a model that is one file, that file.
         let path = if let [file] = model.files.as_slice() { folder.join(&file.name) } else { folder };
         let languages = if options.languages.is_empty() { &model.languages } else { &options.languages };
-        Ok(Self { name: model.name.clone(), languages: languages.clone(), path })
+        let (languages, summary_prompt) = (languages.clone(), model.summary_prompt.clone());
+        Ok(Self { name: model.name.clone(), languages, summary_prompt, path })
     }
 
     /// The model's only file.

@@ -26,6 +26,7 @@ struct ModelEntry {
     about: String,
     #[serde(default)]
     languages: Vec<String>,
+    summary_prompt: Option<String>,
     licence: Option<String>,
     provenance: Option<String>,
     #[serde(default)]
@@ -98,8 +99,8 @@ impl ModelEntry {
         }
         let licence = distinct(files.iter().map(|file| file.licence.as_str())).join(", ");
         let provenance = distinct(files.iter().map(|file| file.provenance.as_str())).join("; ");
-        let Self { name, engine: role, about, languages, default, .. } = self;
-        Ok(Model { name, role, about, languages, licence, provenance, default, files })
+        let Self { name, engine: role, about, languages, summary_prompt, default, .. } = self;
+        Ok(Model { name, role, about, languages, summary_prompt, licence, provenance, default, files })
     }
 }
 
