@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use anyhow::{Context, Result, anyhow};
+use anyhow::{Result, anyhow};
 use jm_engines::{Call, EmbeddingEngine};
 use jm_tasks::Purpose;
 
@@ -11,8 +11,9 @@ use crate::{
     report::{Bound, Report, Row, Unit, whole},
 };
 
-/// Of ten questions.
-const FOUND: Bound = Bound::AtLeast(8.0);
+const FIRST: &str = "questions that find their note first";
+/// Of a hundred questions.
+const FOUND: Bound = Bound::AtLeast(80.0);
 /// For a hundred short texts.
 const TIME: Bound = Bound::Below(10.0);
 const SHORT_TEXTS: usize = 100;
@@ -48,39 +49,44 @@ const NOTES: [&str; 18] = [
     "读书笔记：作者认为，好的习惯来自环境的改变，而不是意志力。把手机放在另一个房间，就能更专心。",
 ];
 
-/// Questions, and which of the notes answers them. Four of the notes are in the other language, which is harder: a model
-/// of this size takes the language for part of the meaning.
-const QUESTIONS: [(&str, usize); 10] = [
-    ("When does the downtime for the database start?", 7),
-    ("打印机坏了的客户想要什么？", 3),
-    ("How much cinnamon and flour for the cake?", 8),
-    ("When does the lease of our office end?", 2),
-    ("What did the doctor say about my blood pressure?", 9),
-    ("什么时候开始必须使用双重验证登录？", 14),
-    ("Which candidate should be invited for a second interview?", 6),
-    ("团建在哪里集合？", 5),
-    ("供应商现在多久可以交货？", 13),
-    ("去京都的航班是哪一天？", 12),
+/// A question for each note, in the note's language and in the other one. Written before they were tried, and none was
+/// changed since.
+const QUESTIONS: [[&str; 2]; NOTES.len()] = [
+    ["How much less can we spend on marketing?", "市场预算要减少多少？"],
+    ["新的录音界面什么时候上线？", "When will beta testers get the new recording screen?"],
+    ["Why do we have to look for another office?", "我们为什么要找新的办公室？"],
+    ["谁投诉打印机坏了？", "Whose printer does not turn on?"],
+    ["What happens to a recording when there is no space left on the phone?", "手机没有空间时，录音会怎么样？"],
+    ["团建在哪里集合？", "Where do we meet for the team outing?"],
+    ["Who should come back for another interview?", "应该请谁来参加第二轮面试？"],
+    ["数据库迁移要停机多久？", "How long will the service be down for the database migration?"],
+    ["How long does the apple cake stay in the oven?", "苹果蛋糕要烤多久？"],
+    ["医生建议我多久散步一次？", "How often should I go for a walk, according to the doctor?"],
+    ["When does the tax adviser need last year's receipts?", "税务顾问什么时候要去年的票据？"],
+    ["下次英语课要考什么？", "What will the next English lesson's test be about?"],
+    ["What is still to do for the trip to Kyoto?", "去京都还有哪些事情没有办？"],
+    ["供应商涨价多少？", "By how much does the supplier raise its prices?"],
+    ["From which month on is two-factor login mandatory?", "双重验证从几月开始强制？"],
+    ["家长会是什么时候？", "When is the parents' evening at school?"],
+    ["How much will the repair of the car cost?", "修车大概要花多少钱？"],
+    ["怎样才能不被手机分心？", "How can I be less distracted by my phone?"],
 ];
 
 pub(crate) async fn measure(report: &mut Report) -> Result<()> {
     let engine = loaded(embedded().embedding())?;
     let engine = engine.as_ref();
     let notes = vectors(engine, &NOTES.map(str::to_owned), Purpose::Passage).await?;
-    let questions = vectors(engine, &QUESTIONS.map(|(question, _)| question.to_owned()), Purpose::Query).await?;
-    let mut found = 0;
-    for (question, (_, answer)) in questions.iter().zip(QUESTIONS) {
-        found += usize::from(nearest(&notes, question).context("no notes")? == answer);
-    }
-    report.add(Row {
-        measure: "questions that find their note first",
-        input: format!("{} questions, {} notes, Chinese and English", QUESTIONS.len(), NOTES.len()),
-        figure: whole(found),
-        unit: Unit::Count,
-        bound: FOUND,
-    });
+    let input = format!("{} questions in the note's language", NOTES.len());
+    let figure = found(engine, &notes, QUESTIONS.map(|[own, _]| own)).await?;
+    report.add(Row { measure: FIRST, input, figure, unit: Unit::Percent, bound: FOUND });
+    // No bound: a model of this size takes the language for part of the meaning, and prefers notes in the question's.
+    let input = format!("the same {} in the other language", NOTES.len());
+    let figure = found(engine, &notes, QUESTIONS.map(|[_, other]| other)).await?;
+    report.add(Row { measure: FIRST, input, figure, unit: Unit::Percent, bound: Bound::None });
+
     // No two are the same.
-    let texts: Vec<_> = (1..=SHORT_TEXTS).map(|number| format!("{number}. {}", QUESTIONS[number % 10].0)).collect();
+    let texts: Vec<_> = QUESTIONS.iter().flatten().cycle().zip(1..=SHORT_TEXTS).collect();
+    let texts: Vec<_> = texts.into_iter().map(|(question, number)| format!("{number}. {question}")).collect();
     let begun = Instant::now();
     vectors(engine, &texts, Purpose::Passage).await?;
     report.add(Row {
@@ -91,6 +97,13 @@ pub(crate) async fn measure(report: &mut Report) -> Result<()> {
         bound: TIME,
     });
     Ok(())
+}
+
+/// How many of a hundred questions have their own note nearest, among all notes in both languages.
+async fn found(engine: &dyn EmbeddingEngine, notes: &[Vec<f32>], questions: [&str; NOTES.len()]) -> Result<f64> {
+    let questions = vectors(engine, &questions.map(str::to_owned), Purpose::Query).await?;
+    let found = questions.iter().enumerate().filter(|(note, question)| nearest(notes, question) == Some(*note)).count();
+    Ok(100.0 * whole(found) / whole(NOTES.len()))
 }
 
 async fn vectors(engine: &dyn EmbeddingEngine, texts: &[String], purpose: Purpose) -> Result<Vec<Vec<f32>>> {

@@ -63,6 +63,8 @@ pub(crate) enum Bound {
     Below(f64),
     AtMost(f64),
     AtLeast(f64),
+    /// Anything: it is told so that it is known.
+    None,
 }
 
 #[derive(Serialize)]
@@ -128,17 +130,23 @@ impl Row {
             Bound::Below(bound) => self.figure < bound,
             Bound::AtMost(bound) => self.figure <= bound,
             Bound::AtLeast(bound) => self.figure >= bound,
+            Bound::None => true,
         }
     }
 
     fn line(&self, colour: bool) -> String {
-        let (verdict, paint) = if self.is_good() { ("ok", GREEN) } else { ("FAILED", RED) };
+        let (verdict, paint) = match self.bound {
+            Bound::None => ("", PLAIN),
+            _ if self.is_good() => ("ok", GREEN),
+            _ => ("FAILED", RED),
+        };
         let (figure, bound) = (self.unit.of(self.figure), self.bound.to_string());
-        format!(
+        let line = format!(
             "  {:INPUT_COLUMNS$}{figure:>FIGURE_COLUMNS$}{bound:>BOUND_COLUMNS$}  {}",
             self.input,
             painted(verdict, paint, colour)
-        )
+        );
+        line.trim_end().to_owned()
     }
 }
 
@@ -159,6 +167,7 @@ impl fmt::Display for Bound {
             Self::Below(bound) => write!(f, "below {bound}"),
             Self::AtMost(bound) => write!(f, "at most {bound}"),
             Self::AtLeast(bound) => write!(f, "at least {bound}"),
+            Self::None => Ok(()),
         }
     }
 }
@@ -191,6 +200,7 @@ mod tests {
             (7.0, Bound::AtLeast(8.0), false),
             (f64::NAN, Bound::AtMost(10.0), false),
             (f64::NAN, Bound::AtLeast(10.0), false),
+            (1.0, Bound::None, true),
         ] {
             assert_eq!(row(figure, bound).is_good(), good, "{figure} {bound}");
         }
