@@ -1,9 +1,9 @@
 //! Weight matrices in 8 bits.
 //!
 //! candle's own products with quantised matrices are plain loops for `Q4_1`, `Q5_0` and for whatever is no multiple of 256
-//! wide, which is nearly all there is in small models. These here read a prompt more than ten times as fast, and write
-//! four times as fast: with many vectors at once by candle's products in 32 bits, with a single one by vectors of the
-//! processor that is found at run time.
+//! wide, which is nearly all there is in small models; those in 32 bits take four times the memory. These here are
+//! several times as fast as the former and as frugal (`docs/adr/0013` has the figures): with many vectors at once by
+//! candle's products in 32 bits, with a single one by vectors of the processor that is found at run time.
 //!
 //! The weights are held in 8 bits, whatever the file has: 32 of them share a scale.
 

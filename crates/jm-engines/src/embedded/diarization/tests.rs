@@ -141,7 +141,6 @@ fn clip(name: &str) -> Vec<i16> {
 }
 
 #[tokio::test]
-#[ignore = "needs Debian's pocketsphinx-testdata"]
 async fn a_book_read_aloud_a_card_game_and_a_robots_master_are_told_apart() {
     let book = |part| clip(&format!("librivox/sense_and_sensibility_01_austen_64kb-{part}.wav"));
     let cards = |part| clip(&format!("cards/{part}.wav"));
