@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::{Context as _, Result};
+use console::truncate_str;
 use jm_models::{Cache, Catalogue, Role};
 use jm_tasks::RecordId;
 use uuid::Uuid;
@@ -53,14 +54,14 @@ const WRITTEN: [(&str, &str); 5] = [
 /// The catalogue's recording of a call, and its file.
 const CALL: (&str, &str) = ("two-speaker-call", "sample.wav");
 
-/// Longer titles are cut: they stand in the lines of reports.
-const MAX_TITLE_CHARS: usize = 60;
+/// Wider titles are cut: they stand in the lines of reports. Chinese characters take two columns.
+const TITLE_COLUMNS: usize = 60;
 
 impl Note {
     /// A note with an id of its own.
     pub fn new(title: &str, content: Content, summary: Summary) -> Result<Self> {
         let id = RecordId::new(format!("note-{}", Uuid::now_v7()))?;
-        Ok(Self { id, title: title.chars().take(MAX_TITLE_CHARS).collect(), content, summary })
+        Ok(Self { id, title: truncate_str(title, TITLE_COLUMNS, "…").into_owned(), content, summary })
     }
 
     /// A text of the user's, called by its first line.
@@ -98,6 +99,8 @@ pub fn of_the_demo(recording: Note, writes: impl Fn(&str) -> bool) -> Result<Vec
 
 #[cfg(test)]
 mod tests {
+    use console::measure_text_width;
+
     use super::*;
 
     #[test]
@@ -119,6 +122,7 @@ mod tests {
     fn a_text_is_called_by_its_first_line() {
         assert_eq!(Note::of_text("\n  Buy milk \nand bread").unwrap().title, "Buy milk");
         assert_eq!(Note::of_text("").unwrap().title, "empty note");
-        assert_eq!(Note::of_text(&"长".repeat(1000)).unwrap().title.chars().count(), MAX_TITLE_CHARS);
+        let cut = Note::of_text(&"长".repeat(1000)).unwrap().title;
+        assert!(measure_text_width(&cut) <= TITLE_COLUMNS && cut.starts_with('长') && cut.ends_with('…'), "{cut}");
     }
 }
