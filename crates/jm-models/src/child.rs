@@ -12,7 +12,7 @@ use std::{
     process::{self, Command, ExitStatus, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -35,8 +35,14 @@ pub(crate) struct Ended {
     pub(crate) log: String,
 }
 
-/// Runs it to its end, or until `check` fails.
-pub(crate) fn run(command: &mut Command, mut check: impl FnMut() -> Result<(), Failure>) -> Result<Ended, Failure> {
+/// Runs it to its end, or until `check` fails, or the time is up. `what` is its name in errors.
+pub(crate) fn run(
+    command: &mut Command,
+    what: &str,
+    limit: Duration,
+    mut check: impl FnMut() -> Result<(), Failure>,
+) -> Result<Ended, Failure> {
+    let begun = Instant::now();
     let program = Path::new(command.get_program()).to_owned();
     let failed = |action| Failure::io(action, &program);
     let (mut child, log) = start(command).map_err(failed("start"))?;
@@ -45,6 +51,9 @@ pub(crate) fn run(command: &mut Command, mut check: impl FnMut() -> Result<(), F
             break status;
         }
         check()?;
+        if begun.elapsed() > limit {
+            return Err(Failure::Endless { what: what.to_owned(), limit });
+        }
         thread::sleep(EVERY);
     };
     Ok(Ended { status, log: log.recv_timeout(DRAIN).unwrap_or_default() })
@@ -88,4 +97,40 @@ fn end_of(mut output: PipeReader) -> String {
         kept.drain(..kept.len().saturating_sub(MAX_LOG));
     }
     String::from_utf8_lossy(kept.make_contiguous()).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_that_does_not_end_is_killed_with_all_it_has_started() {
+        let folder = tempfile::tempdir().unwrap();
+        let pid = folder.path().join("pid");
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 600 & echo $! >\"$0\"; wait"]).arg(&pid);
+        let begun = Instant::now();
+        // Long enough for the shell to have started what is to be killed.
+        let Err(failure) = run(&mut command, "sh", Duration::from_secs(2), || Ok(())) else { panic!("it has ended") };
+        assert!(begun.elapsed() < Duration::from_mins(1));
+        assert_eq!(
+            failure.to_string(),
+            "sh has not ended after 2s, and was killed; see whether it ends when run by hand"
+        );
+        let started = format!("/proc/{}/stat", std::fs::read_to_string(pid).unwrap().trim());
+        // Killed, though whoever inherits it may not have taken notice yet.
+        let runs = || std::fs::read_to_string(&started).is_ok_and(|stat| !stat.contains(") Z "));
+        while runs() {
+            assert!(begun.elapsed() < Duration::from_mins(1), "{started}");
+            thread::sleep(EVERY);
+        }
+    }
+
+    #[test]
+    fn a_program_that_ends_in_time_is_heard_to_its_end() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "echo out; echo err >&2; exit 3"]);
+        let ended = run(&mut command, "sh", Duration::from_mins(1), || Ok(())).unwrap();
+        assert_eq!((ended.status.code(), ended.log.as_str()), (Some(3), "out\nerr\n"));
+    }
 }

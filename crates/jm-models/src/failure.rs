@@ -3,6 +3,7 @@
 use std::{
     io::{self, ErrorKind},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use jm_models::{Catalogue, CatalogueError, Missing, Package};
@@ -38,6 +39,8 @@ pub(crate) enum Failure {
         "python3 has no pip, and could not make a virtual environment with one: {why}; install either: apt-get install python3-venv"
     )]
     NoPip { why: String },
+    #[error("{what} has not ended after {limit:?}, and was killed; see whether it ends when run by hand")]
+    Endless { what: String, limit: Duration },
     #[error("{package}: {why}")]
     Download { package: String, why: String },
     #[error("{file}: {origin} is not what it was: {what}; nothing of it was kept")]

@@ -26,6 +26,12 @@ const PRIVATE: &str = ".pip";
 const PYTHON: &str = "3.11";
 /// pip has its own limits for connections. This one is for everything else that can hang.
 const STALLED: Duration = Duration::from_mins(30);
+/// A download that goes on may be as slow as the network.
+const DOWNLOAD_LIMIT: Duration = Duration::from_hours(12);
+/// pip says its version within a second or two, from a slow disk some more.
+const VERSION_LIMIT: Duration = Duration::from_mins(2);
+/// An environment with pip takes seconds, and is a thousand small files.
+const VENV_LIMIT: Duration = Duration::from_mins(10);
 /// More than pip adds to a wheel's bytes while it works: metadata, and the index's page.
 const MAX_EXTRA: u64 = 64 << 20;
 
@@ -40,7 +46,9 @@ impl Pip {
     pub(crate) fn find(folder: &Path, staging: &Path, interrupt: &Interrupt) -> Result<Self, Failure> {
         let check = || interrupt.check();
         let works = |python: &Path| -> Result<bool, Failure> {
-            Ok(child::run(guarded(python, "pip").arg("--version"), check)?.status.success())
+            let what = format!("`{} -m pip --version`", python.display());
+            let asked = child::run(guarded(python, "pip").arg("--version"), &what, VERSION_LIMIT, check)?;
+            Ok(asked.status.success())
         };
         match works(Path::new(SYSTEM)) {
             Ok(true) => return Ok(Self { python: PathBuf::from(SYSTEM) }),
@@ -56,7 +64,8 @@ impl Pip {
         }
         progress::say(&format!("python3 has no pip; making a virtual environment with one in {}", private.display()));
         let new = staging.join("environment");
-        let made = child::run(guarded(Path::new(SYSTEM), "venv").arg(&new), check)?;
+        let what = format!("`{SYSTEM} -m venv`");
+        let made = child::run(guarded(Path::new(SYSTEM), "venv").arg(&new), &what, VENV_LIMIT, check)?;
         if !made.status.success() {
             return Err(Failure::NoPip { why: explanation::last_line(&made.log) });
         }
@@ -81,7 +90,8 @@ impl Pip {
             fs::create_dir_all(folder).map_err(Failure::io("create", folder))?;
         }
         let mut growth = Growth::of(package);
-        let ended = child::run(&mut self.command(package, &folder, &scratch), || {
+        let what = format!("the download of {package}");
+        let ended = child::run(&mut self.command(package, &folder, &scratch), &what, DOWNLOAD_LIMIT, || {
             interrupt.check()?;
             // pip writes a wheel to its temporary folder, then copies it.
             let bytes = bytes_below(&scratch) + bytes_below(&folder);
