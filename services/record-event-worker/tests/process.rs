@@ -5,7 +5,7 @@
 use std::{path::Path, time::Duration};
 
 use jm_tasks::{RecordId, Stage, follow_up_id, queue};
-use jm_testkit::{OpenAiServer, PostgresServer, RabbitNode, Vhost, WorkerProcess, WorkerProcessBuilder};
+use jm_testkit::{OpenAiServer, PostgresServer, RabbitNode, Vhost, WorkerProcess, WorkerProcessBuilder, record_tone};
 use record_event_worker::{DatabaseOptions, RecordView, Store};
 use serde_json::{Value, json};
 
@@ -141,21 +141,6 @@ async fn while_postgresql_is_away_the_worker_is_alive_and_not_ready_and_events_w
     assert!(!worker.stdout().contains(password));
 }
 
-/// A tone of twelve seconds.
-fn record_call(path: &Path) {
-    let spec = hound::WavSpec {
-        channels: 1,
-        sample_rate: 16_000,
-        bits_per_sample: 16,
-        sample_format: hound::SampleFormat::Int,
-    };
-    let mut file = hound::WavWriter::create(path, spec).unwrap();
-    for n in 0..12 * 16_000_i32 {
-        file.write_sample(if n / 20 % 2 == 0 { 5000_i16 } else { -5000 }).unwrap();
-    }
-    file.finalize().unwrap();
-}
-
 /// A sibling of this package's binary, built with it.
 fn sibling(name: &str) -> WorkerProcessBuilder {
     let program = Path::new(env!("CARGO_BIN_EXE_record-event-worker")).with_file_name(name);
@@ -167,7 +152,7 @@ fn sibling(name: &str) -> WorkerProcessBuilder {
 async fn the_five_workers_together_turn_notes_into_searchable_records() {
     let (vhost, folder, engine) = (vhost().await, tempfile::tempdir().unwrap(), OpenAiServer::start().await.unwrap());
     let database = database_in(folder.path());
-    record_call(&folder.path().join("call.wav"));
+    record_tone(folder.path().join("call.wav"), 12).unwrap();
     let mut workers = vec![ready(worker(&vhost, &database)).await];
     for name in ["llm-worker", "asr-worker", "sd-worker", "embed-worker"] {
         let mut worker =
