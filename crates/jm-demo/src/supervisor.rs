@@ -4,12 +4,14 @@
 //! It tells the process that started it each step, on standard output, a line of JSON each. While it is starting it ends
 //! when that process does; after that it is on its own.
 
+mod rest;
+
 use std::{
     future::Future,
     io::{self, Read as _, Write as _},
     pin::pin,
     thread,
-    time::Duration,
+    time::Instant,
 };
 
 use anyhow::{Context as _, Result};
@@ -22,18 +24,13 @@ use tokio::{
     time::sleep,
 };
 
+use self::rest::Rest;
 use crate::{
     engines::Engines,
     pipeline::{Pipeline, Plan, Step},
     state::{Held, StateFolder, Up},
     workers::Binaries,
 };
-
-/// How often it looks whether all still run, where all do.
-const LOOK: Duration = Duration::from_secs(1);
-
-/// The longest wait before it looks again, after something had to be started again.
-const MAX_REST: Duration = Duration::from_mins(1);
 
 /// What the supervisor tells.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,10 +120,10 @@ async fn watch(
     announce: impl Fn(&Pipeline) -> Result<()>,
     told_to_end: &mut (impl Future<Output = ()> + Unpin),
 ) -> Result<()> {
-    let mut rest = LOOK;
+    let mut rest = Rest::new();
     loop {
         tokio::select! {
-            () = sleep(rest) => {}
+            () = sleep(rest.duration()) => {}
             () = &mut *told_to_end => break,
         }
         let mended = tokio::select! {
@@ -135,7 +132,7 @@ async fn watch(
         };
         match mended {
             Ok(ended) if ended.is_empty() => {
-                rest = LOOK;
+                rest.found_all_running(Instant::now());
                 continue;
             }
             Ok(ended) => {
@@ -147,7 +144,7 @@ async fn watch(
             }
             Err(error) => log(&format!("could not start it again: {error:#}")),
         }
-        rest = (rest * 2).min(MAX_REST);
+        rest.mended(Instant::now());
     }
     log("told to end");
     pipeline.stop().await
