@@ -10,10 +10,11 @@ use lapin::{
 };
 use serde::Deserialize;
 
-use crate::{tap::stage_of, workers::Kind};
+use crate::{plain::plain, tap::stage_of, workers::Kind};
 
-/// Dead letters that are looked at in one queue: those of a long time, with a demo's few notes a day.
-const MAX_LOOKED_AT: usize = 1000;
+/// Dead letters that are looked at in one queue, the oldest first, as the broker gives them out: those of years, with a
+/// demo's few notes a day. There is no other way to the latest.
+const MAX_LOOKED_AT: u32 = 20_000;
 
 /// Error texts can be documents; a report has a line or two for one.
 const MAX_REASON_CHARS: usize = 400;
@@ -29,7 +30,7 @@ pub struct DeadLetter {
     pub worker: Kind,
     /// The kind of failure, such as `permanent`.
     pub kind: String,
-    /// The error's text.
+    /// The error's text, in one line.
     pub reason: String,
 }
 
@@ -45,23 +46,33 @@ pub struct DeadLetters<'a> {
     connection: &'a Connection,
     channel: Option<Channel>,
     counts: [u32; 5],
+    most: u32,
+    has_warned: bool,
 }
 
 impl<'a> DeadLetters<'a> {
     pub(crate) fn new(connection: &'a Connection) -> Self {
-        Self { connection, channel: None, counts: [0; 5] }
+        Self { connection, channel: None, counts: [0; 5], most: MAX_LOOKED_AT, has_warned: false }
     }
 
-    /// The messages of all queues in which something has changed since the last look.
+    /// The messages of all queues in which something has changed since the last look. `told` hears, once, that there are
+    /// more than it looks at.
     ///
     /// # Errors
     ///
     /// When the broker does not answer.
-    pub async fn look(&mut self) -> Result<Vec<DeadLetter>> {
+    pub async fn look(&mut self, mut told: impl FnMut(&str)) -> Result<Vec<DeadLetter>> {
         let mut found = Vec::new();
         for (index, kind) in Kind::ALL.into_iter().enumerate() {
             let queue = format!("{}.dead", kind.queue());
             let count = self.count(&queue).await.with_context(|| format!("could not look into {queue}"))?;
+            if count > self.most && !self.has_warned {
+                self.has_warned = true;
+                let most = self.most;
+                told(&format!(
+                    "{queue} keeps {count} messages: a new one is not seen behind the first {most}; purge it"
+                ));
+            }
             if count != self.counts[index] {
                 self.counts[index] = count;
                 found.extend(self.read(&queue, kind).await.with_context(|| format!("could not look into {queue}"))?);
@@ -85,11 +96,11 @@ impl<'a> DeadLetters<'a> {
         Ok(declared.message_count())
     }
 
-    /// Takes the messages and gives them back.
+    /// Takes the messages and gives them back, all at the end: one that is given back is the next to come again.
     async fn read(&mut self, queue: &str, worker: Kind) -> Result<Vec<DeadLetter>> {
         let channel = self.channel().await?;
         let (mut letters, mut last) = (Vec::new(), None);
-        while letters.len() < MAX_LOOKED_AT {
+        for _ in 0..self.most {
             let Some(message) = channel.basic_get(queue.into(), BasicGetOptions::default()).await? else { break };
             letters.push(letter(&message.delivery, worker));
             last = Some(message.delivery);
@@ -127,6 +138,9 @@ fn letter(delivery: &Delivery, worker: Kind) -> DeadLetter {
         record: body.and_then(|body| body.record_id).or_else(beside),
         worker,
         kind: header("jm-error-kind"),
-        reason: header("x-exception-message").chars().take(MAX_REASON_CHARS).collect(),
+        reason: plain(&header("x-exception-message")).chars().take(MAX_REASON_CHARS).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests;

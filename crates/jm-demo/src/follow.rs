@@ -14,6 +14,9 @@ use crate::{
 /// How often the database is asked: results are there within milliseconds after their events.
 const LOOK: Duration = Duration::from_millis(200);
 
+/// How much later than the worker that stores a result its message may come here.
+const LAG: Duration = Duration::from_secs(1);
+
 /// Every so many looks the queues are counted, which costs the broker ten answers.
 const LOOKS_PER_COUNT: u64 = 3;
 
@@ -63,16 +66,17 @@ impl Watch<'_> {
         let mut ticks = interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         for look in 0.. {
-            if !listen(tap, journeys, &mut ticks).await? {
-                still_up()?;
-                anyhow::bail!("the connection to the broker is gone");
-            }
+            ticks.tick().await;
             still_up()?;
             for journey in journeys.iter_mut().filter(|journey| !journey.is_over()) {
                 journey.view = store.record(&journey.note.id).await.context("could not read a record")?;
             }
+            if !catch_up(tap, journeys).await {
+                still_up()?;
+                anyhow::bail!("the connection to the broker is gone");
+            }
             if look % LOOKS_PER_COUNT == 0 {
-                deliver(&mut dead_letters, journeys).await?;
+                deliver(&mut dead_letters, journeys, progress).await?;
                 progress.waiting(desk.waiting().await?);
             }
             progress.show(journeys);
@@ -87,25 +91,29 @@ impl Watch<'_> {
     }
 }
 
-/// Takes what the tap brings until the next tick; `false` when it brings nothing any more.
-async fn listen(tap: &mut Tap, journeys: &mut [Journey], ticks: &mut tokio::time::Interval) -> Result<bool> {
-    let until = ticks.tick().await + LOOK / 2;
-    loop {
-        match timeout_at(until, tap.next()).await {
+/// Takes what the tap has brought, and waits a moment for what it is about to bring: the database may have the result of
+/// a message that is still on its way here. `false` when it brings nothing any more.
+async fn catch_up(tap: &mut Tap, journeys: &mut [Journey]) -> bool {
+    let begun = Instant::now();
+    let until = begun + LAG;
+    while Instant::now() < until {
+        let waits = journeys.iter().any(Journey::is_ahead_of_its_messages);
+        match timeout_at(if waits { until } else { begun }, tap.next()).await {
             Ok(Some(seen)) => {
                 if let Some(journey) = journeys.iter_mut().find(|journey| journey.note.id == seen.record) {
                     journey.saw(&seen);
                 }
             }
-            Ok(None) => return Ok(false),
-            Err(_) => return Ok(true),
+            Ok(None) => return false,
+            Err(_) => break,
         }
     }
+    true
 }
 
 /// Gives each dead letter to the note that it is of.
-async fn deliver(dead_letters: &mut DeadLetters<'_>, journeys: &mut [Journey]) -> Result<()> {
-    for letter in dead_letters.look().await? {
+async fn deliver(dead_letters: &mut DeadLetters<'_>, journeys: &mut [Journey], progress: &mut Progress) -> Result<()> {
+    for letter in dead_letters.look(|warning| progress.say(warning)).await? {
         let owner = journeys.iter_mut().find(|journey| Some(&journey.note.id) == letter.record.as_ref());
         if let Some(journey) = owner {
             journey.lost(letter);

@@ -128,6 +128,13 @@ impl Journey {
         times.result?.checked_duration_since(times.task?)
     }
 
+    /// Whether the database has a result whose task or message was not seen yet.
+    pub fn is_ahead_of_its_messages(&self) -> bool {
+        let is_seen =
+            |stage: &Stage| self.stages.get(stage).is_some_and(|times| times.task.and(times.result).is_some());
+        self.stages().iter().any(|stage| self.standing(*stage) == Standing::Done && !is_seen(stage))
+    }
+
     /// What is not as expected, a sentence each; nothing if all is well.
     pub fn complaints(&self) -> Vec<String> {
         let mut complaints = Vec::new();

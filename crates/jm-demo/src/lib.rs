@@ -24,6 +24,7 @@ pub mod journey;
 pub mod neighbours;
 pub mod notes;
 pub mod pipeline;
+mod plain;
 pub mod post;
 pub mod progress;
 pub mod recordings;

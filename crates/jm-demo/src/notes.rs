@@ -8,6 +8,8 @@ use jm_models::{Cache, Catalogue, Role};
 use jm_tasks::RecordId;
 use uuid::Uuid;
 
+use crate::plain::plain;
+
 /// A note that is about to become a record.
 #[derive(Clone, Debug)]
 pub struct Note {
@@ -58,16 +60,17 @@ const CALL: (&str, &str) = ("two-speaker-call", "sample.wav");
 const TITLE_COLUMNS: usize = 60;
 
 impl Note {
-    /// A note with an id of its own.
+    /// A note with an id of its own. Its title is shown in many places, and is made fit for all of them here.
     pub fn new(title: &str, content: Content, summary: Summary) -> Result<Self> {
         let id = RecordId::new(format!("note-{}", Uuid::now_v7()))?;
-        Ok(Self { id, title: truncate_str(title, TITLE_COLUMNS, "…").into_owned(), content, summary })
+        let title = truncate_str(&plain(title), TITLE_COLUMNS, "…").into_owned();
+        Ok(Self { id, title, content, summary })
     }
 
     /// A text of the user's, called by its first line.
     pub fn of_text(text: &str) -> Result<Self> {
-        let title = text.lines().map(str::trim).find(|line| !line.is_empty()).unwrap_or("empty note").to_owned();
-        Self::new(&title, Content::Text(text.to_owned()), Summary::Either)
+        let title = text.lines().map(plain).find(|line| !line.is_empty());
+        Self::new(title.as_deref().unwrap_or("empty note"), Content::Text(text.to_owned()), Summary::Either)
     }
 
     /// A recording of the user's, called by the file's name.
@@ -121,8 +124,17 @@ mod tests {
     #[test]
     fn a_text_is_called_by_its_first_line() {
         assert_eq!(Note::of_text("\n  Buy milk \nand bread").unwrap().title, "Buy milk");
-        assert_eq!(Note::of_text("").unwrap().title, "empty note");
+        for empty in ["", "\u{7}\n \n"] {
+            assert_eq!(Note::of_text(empty).unwrap().title, "empty note");
+        }
         let cut = Note::of_text(&"长".repeat(1000)).unwrap().title;
         assert!(measure_text_width(&cut) <= TITLE_COLUMNS && cut.starts_with('长') && cut.ends_with('…'), "{cut}");
+    }
+
+    #[test]
+    fn a_title_commands_no_terminal() {
+        assert_eq!(Note::of_text("\u{1b}[2J\u{1b}]0;Milk\u{7}\nbread").unwrap().title, "[2J ]0;Milk");
+        let file = PathBuf::from("/calls/\u{1b}[31mcall\n.wav");
+        assert_eq!(Note::of_recording(file).unwrap().title, "[31mcall .wav");
     }
 }

@@ -84,6 +84,11 @@ impl Progress {
         }
     }
 
+    /// Something that is not of a single note.
+    pub fn say(&mut self, what: &str) {
+        self.line(what);
+    }
+
     /// How many messages wait in each queue, in the order of [`Kind::ALL`].
     pub fn waiting(&mut self, waiting: [u32; 5]) {
         self.waiting = waiting;

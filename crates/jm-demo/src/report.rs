@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, time::Duration};
 
-use console::{Style, measure_text_width};
+use console::{Style, measure_text_width, truncate_str};
 use jm_tasks::{Stage, TranscriptSegment};
 use record_event_worker::RecordView;
 use textwrap::{Options, WordSplitter};
@@ -12,6 +12,7 @@ use crate::{
     engines::Chat,
     journey::{Journey, Standing, name},
     notes::Content,
+    plain::plain,
     progress::seconds,
 };
 
@@ -23,6 +24,8 @@ const LABEL: usize = 11;
 const NUMBERS: usize = 4;
 /// Lines of a note's own text that are shown.
 const TEXT_LINES: usize = 3;
+/// Columns of a speaker's name.
+const SPEAKER: usize = 20;
 /// Turns of a transcript that are shown.
 const TURNS: usize = 60;
 
@@ -71,8 +74,7 @@ impl Page {
 
     /// The beginning of a written note.
     fn beginning(&mut self, text: &str) {
-        let text = plain(text);
-        let mut lines = wrapped(&text);
+        let mut lines = wrapped(text);
         if lines.len() > TEXT_LINES {
             lines.truncate(TEXT_LINES);
             lines.push("…".to_owned());
@@ -98,7 +100,8 @@ impl Page {
         self.wrapped_entry("words", &format!("in {language} ({})", transcription.model));
         let turns = turns(&transcription.segments);
         for (start, speaker, text) in turns.iter().take(TURNS) {
-            let label = format!("  {} {}", clock(*start), speaker.unwrap_or("?"));
+            let speaker = plain(speaker.unwrap_or("?"));
+            let label = format!("  {} {}", clock(*start), truncate_str(&speaker, SPEAKER, "…"));
             self.entry(&label, &wrapped_after(text, measure_text_width(&label).max(LABEL - 1) + 1));
         }
         if turns.len() > TURNS {
@@ -108,14 +111,13 @@ impl Page {
 
     fn results(&mut self, view: &RecordView, neighbours: &[(&str, f32)]) {
         if let Some(title) = &view.title {
-            self.wrapped_entry("title", &plain(&title.text));
+            self.wrapped_entry("title", &title.text);
         }
         if let Some(summary) = &view.summary {
             let language = summary.language.as_deref().map(|tag| format!(", in {tag}")).unwrap_or_default();
             let cut = if summary.truncated { ", cut off" } else { "" };
             let text = format!("{} ({}{language}{cut})", summary.text.trim_end(), summary.model);
-            let lines: Vec<String> =
-                text.lines().map(plain).filter(|line| !line.is_empty()).flat_map(|line| wrapped(&line)).collect();
+            let lines: Vec<String> = text.lines().flat_map(wrapped).filter(|line| !line.is_empty()).collect();
             self.entry("summary", &lines);
         }
         if let Some(embedding) = &view.embedding {
@@ -149,7 +151,7 @@ impl Page {
     }
 
     fn failure(&mut self, name: &str, letter: &DeadLetter) {
-        let mut sentence = format!("no {name}: {}", plain(&letter.reason));
+        let mut sentence = format!("no {name}: {}", letter.reason);
         if letter.is_of_the_language() && self.report.chat == Some(Chat::Smollm2) {
             sentence = format!("{sentence}; `{}` uses the larger bilingual model", self.report.advice);
         } else {
@@ -197,26 +199,21 @@ fn wrapped(text: &str) -> Vec<String> {
     wrapped_after(text, LABEL)
 }
 
-/// In lines that fit beside a label of so many columns.
+/// In lines that fit beside a label of so many columns. All texts come through here.
 fn wrapped_after(text: &str, column: usize) -> Vec<String> {
-    let lines = textwrap::wrap(text, Options::new(WIDTH - column).word_splitter(WordSplitter::NoHyphenation));
+    let text = plain(text);
+    let lines = textwrap::wrap(&text, Options::new(WIDTH - column).word_splitter(WordSplitter::NoHyphenation));
     lines.into_iter().map(std::borrow::Cow::into_owned).collect()
-}
-
-/// Texts of models and of strangers: in one line, and without what a terminal would take for commands.
-fn plain(text: &str) -> String {
-    let letters: String = text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
-    letters.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
 /// Neighbouring segments of one speaker as one turn: where it begins, who speaks, what is said.
 fn turns(segments: &[TranscriptSegment]) -> Vec<(f64, Option<&str>, String)> {
     let mut turns: Vec<(f64, Option<&str>, String)> = Vec::new();
     for segment in segments {
-        let (speaker, text) = (segment.speaker.as_deref(), plain(&segment.text));
+        let (speaker, text) = (segment.speaker.as_deref(), segment.text.trim());
         match turns.last_mut() {
-            Some((_, last, said)) if *last == speaker => *said = joined(said, &text),
-            _ => turns.push((segment.start, speaker, text)),
+            Some((_, last, said)) if *last == speaker => *said = joined(said, text),
+            _ => turns.push((segment.start, speaker, text.to_owned())),
         }
     }
     turns

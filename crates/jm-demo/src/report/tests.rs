@@ -114,7 +114,14 @@ fn a_recording_in_which_nobody_speaks_says_so() {
 
 #[test]
 fn nothing_of_a_note_reaches_the_terminal_as_a_command() {
-    let page = report().of(&call(), &[]);
+    let mut journey = call();
+    let (view, hostile) = (journey.view.as_mut().unwrap(), || "\u{1b}[2J\u{9b}2J\r\u{7}".repeat(20));
+    view.diarization.as_mut().unwrap().model = hostile();
+    view.transcription.as_mut().unwrap().language = Some(hostile());
+    view.transcription.as_mut().unwrap().segments.push(segment(70.0, &hostile(), &hostile()));
+    view.embedding.as_mut().unwrap().model = hostile();
+    view.summary.as_mut().unwrap().text = format!("One.\n{}\n\nTwo.", hostile());
+    let page = report().of(&journey, &[(&hostile(), 0.5)]);
     assert!(page.chars().all(|letter| letter == '\n' || !letter.is_control()), "{page:?}");
     let coloured = Report { coloured: true, ..report() }.of(&call(), &[]);
     assert!(coloured.contains("\u{1b}[2mwords\u{1b}[0m      in zh"), "{coloured:?}");
