@@ -1,22 +1,18 @@
 //! `jm-demo`: what `make demo`, `make up`, `make note` and `make down` run.
 
-use std::{
-    fmt::Display,
-    future::Future,
-    io::{self, Write as _},
-    path::PathBuf,
-    process::ExitCode,
-    time::Duration,
-};
+mod command_line;
+mod say;
+
+use std::{future::Future, io, path::PathBuf, process::ExitCode, time::Duration};
 
 use anyhow::{Context as _, Result};
-use clap::{Args, Parser, Subcommand};
+use clap::Parser as _;
+use command_line::{Command, CommandLine, NoteArguments, Parts};
 use jm_demo::{
     control::{self, Lowered, Raised},
     demo::{self, Demo, Outcome},
-    engines::{Chat, Engines},
+    engines::Engines,
     follow::End,
-    notes::Note,
     post,
     progress::Progress,
     recordings::Recordings,
@@ -25,88 +21,8 @@ use jm_demo::{
     workers::Binaries,
 };
 use jm_models::Cache;
+use say::{complain, say, say_indented};
 use tokio::signal::unix::{SignalKind, signal};
-
-/// The whole pipeline on one machine: a private RabbitMQ, the five workers with engines in their own processes, and
-/// notes to send them.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct CommandLine {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Start everything, send real notes through it, show what becomes of them, stop everything.
-    Run {
-        #[command(flatten)]
-        parts: Parts,
-        /// A recording of yours (wav, mp3, m4a, flac, ogg) in place of the demo's call.
-        #[arg(long, value_name = "FILE")]
-        audio: Option<PathBuf>,
-        /// When to give up, in minutes.
-        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1440))]
-        minutes: u64,
-    },
-    /// Start everything in the background, with data that is kept.
-    Up {
-        #[command(flatten)]
-        parts: Parts,
-    },
-    /// Send a note to what is up, and show what becomes of it.
-    Note {
-        #[command(flatten)]
-        note: NoteArguments,
-        /// When to give up, in minutes.
-        #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=1440))]
-        minutes: u64,
-    },
-    /// End what is up. Its data is kept.
-    Down,
-    /// Show whether something is up, and where. The exit code is 1 if nothing is.
-    Status,
-    /// What `up` leaves in the background.
-    #[command(hide = true)]
-    Supervise {
-        #[command(flatten)]
-        parts: Parts,
-    },
-}
-
-/// What the pipeline is made of.
-#[derive(Clone, Debug, Args)]
-struct Parts {
-    /// The language model.
-    #[arg(long, value_enum, default_value_t)]
-    chat: Chat,
-    /// The folder with the workers' binaries; this program's own unless it is given.
-    #[arg(long, value_name = "FOLDER")]
-    workers: Option<PathBuf>,
-    /// A server that speaks the OpenAI API, in place of the embedded engines.
-    #[arg(long, value_name = "URL", hide = true)]
-    engines: Option<String>,
-}
-
-#[derive(Clone, Debug, Args)]
-#[group(required = true, multiple = false)]
-struct NoteArguments {
-    /// A text.
-    #[arg(value_name = "TEXT")]
-    words: Option<String>,
-    /// A text.
-    #[arg(long, value_name = "TEXT")]
-    text: Option<String>,
-    /// A file with a text.
-    #[arg(long, value_name = "FILE")]
-    file: Option<PathBuf>,
-    /// A recording (wav, mp3, m4a, flac, ogg).
-    #[arg(long, value_name = "FILE")]
-    audio: Option<PathBuf>,
-}
-
-/// Longer texts are no notes: a record's event would be larger than the broker takes.
-const MAX_TEXT_BYTES: u64 = 8 * 1024 * 1024;
 
 #[tokio::main]
 async fn main() -> ExitCode {
@@ -133,26 +49,32 @@ async fn main() -> ExitCode {
 /// Whether all is well.
 async fn perform(command: Command) -> Result<bool> {
     match command {
-        Command::Run { parts, audio, minutes } => run(parts, audio, minutes).await,
+        Command::Run { parts, audio, limit } => {
+            let limit = limit.of_run(audio.as_ref());
+            run(parts, audio, limit).await
+        }
         Command::Up { parts } => up(&parts).await,
-        Command::Note { note, minutes } => note_to_what_is_up(note, minutes).await,
+        Command::Note { note, limit } => {
+            let limit = limit.of_note(&note);
+            note_to_what_is_up(note, limit).await
+        }
         Command::Down => down().await,
         Command::Status => status().await,
         Command::Supervise { parts } => supervise(parts).await.map(|()| true),
     }
 }
 
-async fn run(parts: Parts, audio: Option<PathBuf>, minutes: u64) -> Result<bool> {
+async fn run(parts: Parts, audio: Option<PathBuf>, limit: Duration) -> Result<bool> {
     if let Some(audio) = &audio {
         Recordings::check(audio)?;
     }
     let (engines, binaries) = (parts.engines(), Binaries::find(parts.workers.as_deref())?);
     introduce(&engines)?;
     let notes = demo::notes(&engines, &Cache::from_environment(), audio)?;
-    let demo = Demo { engines, binaries, notes, limit: Duration::from_mins(minutes) };
+    let demo = Demo { engines, binaries, notes, limit };
     let mut progress = Progress::on_stderr();
     let outcome = demo.run(&mut progress, &mut io::stdout(), console::colors_enabled()).await?;
-    Ok(conclude(&outcome, minutes))
+    Ok(conclude(&outcome, limit))
 }
 
 /// Which models do the work, and where they come from.
@@ -168,11 +90,11 @@ fn introduce(engines: &Engines) -> Result<()> {
 }
 
 /// Says how it ended, and whether that is well.
-fn conclude(outcome: &Outcome, minutes: u64) -> bool {
+fn conclude(outcome: &Outcome, limit: Duration) -> bool {
     let complaints = outcome.complaints();
     say("");
     if outcome.end == End::OutOfTime {
-        say(format_args!("not done after {minutes} min:"));
+        say(format_args!("not done after {} min:", limit.as_secs() / 60));
     }
     for complaint in &complaints {
         say_indented(complaint, "");
@@ -210,14 +132,13 @@ async fn show(state: &StateFolder, up: &Up) {
     }
 }
 
-async fn note_to_what_is_up(arguments: NoteArguments, minutes: u64) -> Result<bool> {
+async fn note_to_what_is_up(arguments: NoteArguments, limit: Duration) -> Result<bool> {
     let state = StateFolder::from_environment()?;
     let mut progress = Progress::on_stderr();
-    let limit = Duration::from_mins(minutes);
     let coloured = console::colors_enabled();
     let note = arguments.note()?;
     let outcome = post::send(note, &state, limit, &mut progress, &mut io::stdout(), coloured).await?;
-    Ok(conclude(&outcome, minutes))
+    Ok(conclude(&outcome, limit))
 }
 
 async fn down() -> Result<bool> {
@@ -250,58 +171,6 @@ async fn supervise(parts: Parts) -> Result<()> {
     supervisor::supervise(state, parts.engines(), binaries).await
 }
 
-impl Command {
-    /// What is left of it after a signal.
-    fn interrupted(&self) -> &'static str {
-        match self {
-            Self::Run { .. } | Self::Up { .. } | Self::Supervise { .. } => "all that was started is stopped",
-            Self::Note { .. } => "a note that was sent goes its way, and its record is in the database",
-            Self::Down => "what is up may still be stopping; `make down` waits for it",
-            Self::Status => "not looked at to the end",
-        }
-    }
-}
-
-impl Parts {
-    fn engines(&self) -> Engines {
-        match &self.engines {
-            Some(base_url) => Engines::Server { base_url: base_url.clone() },
-            None => Engines::Embedded { chat: self.chat, models: Cache::from_environment() },
-        }
-    }
-
-    /// The same, for the supervisor, which runs in another folder.
-    fn of_supervisor(&self, binaries: &Binaries) -> Vec<String> {
-        let chat = if self.chat == Chat::Qwen { "qwen" } else { "smollm2" };
-        let folder = binaries.folder().to_string_lossy().into_owned();
-        let mut arguments: Vec<String> = ["supervise", "--chat", chat, "--workers", &folder].map(str::to_owned).into();
-        if let Some(engines) = &self.engines {
-            arguments.extend(["--engines".to_owned(), engines.clone()]);
-        }
-        arguments
-    }
-}
-
-impl NoteArguments {
-    fn note(self) -> Result<Note> {
-        if let Some(file) = self.audio {
-            return Note::of_recording(file);
-        }
-        if let Some(file) = self.file {
-            let metadata = std::fs::metadata(&file).with_context(|| format!("could not read {}", file.display()))?;
-            anyhow::ensure!(
-                metadata.len() <= MAX_TEXT_BYTES,
-                "{} has more than {} MiB; that is no note",
-                file.display(),
-                MAX_TEXT_BYTES / 1_048_576
-            );
-            let text = std::fs::read_to_string(&file).with_context(|| format!("could not read {}", file.display()))?;
-            return Note::of_text(&text);
-        }
-        Note::of_text(&self.text.or(self.words).unwrap_or_default())
-    }
-}
-
 /// Resolves at SIGINT or SIGTERM, with its name and number.
 fn signals() -> Result<impl Future<Output = (&'static str, u8)>> {
     let mut interrupt = signal(SignalKind::interrupt()).context("could not listen to signals")?;
@@ -323,19 +192,4 @@ fn code(done: Result<bool>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// A reader that has gone away is no failure of ours.
-fn say(text: impl Display) {
-    let _ = writeln!(io::stdout(), "{text}");
-}
-
-fn complain(text: impl Display) {
-    let _ = writeln!(io::stderr(), "{text}");
-}
-
-/// In lines of at most 78 columns, the second and later ones further in.
-fn say_indented(text: &str, indent: &str) {
-    let further = format!("{indent}  ");
-    say(textwrap::fill(text, textwrap::Options::new(78).initial_indent(indent).subsequent_indent(&further)));
 }

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use jm_testkit::OpenAiServer;
+use jm_testkit::{OpenAiServer, record_tone};
 use lapin::{BasicProperties, Connection, ConnectionProperties, options, types::FieldTable};
 use leftovers::{processes_in, wait_until_empty, wait_until_nothing_runs_in};
 use nix::{
@@ -112,7 +112,7 @@ fn amqp_in(said: &str) -> String {
 async fn the_demo_shows_its_notes_and_leaves_nothing() {
     let machine = Machine::new().await;
     let recording = machine.folder.path().join("通话 1.wav");
-    record_tone(&recording);
+    record_tone(&recording, 12).unwrap();
     let said = machine.said(machine.with_engines(&["run", "--audio", recording.to_str().unwrap()]), 0).await;
     for expected in [
         "── 通话 1.wav ──",
@@ -128,8 +128,19 @@ async fn the_demo_shows_its_notes_and_leaves_nothing() {
     ] {
         assert!(said.contains(expected), "{expected:?} is not in:\n{said}");
     }
+    // Each result is told once, with its time: four of the call, and two of each of the five texts.
+    let results: Vec<&str> = said.lines().filter(|line| is_result(line)).collect();
+    assert_eq!(results.len(), 14, "{said}");
+    assert!(results.iter().all(|line| line.ends_with(" after its task")), "{results:#?}");
+    assert_eq!(said.lines().filter(|line| line.starts_with("took ")).count(), 6, "{said}");
     assert_eq!(processes_in(machine.folder.path()), []);
     wait_until_empty(&machine.temporary());
+}
+
+/// `   6.3 s  A note: summary, 1.0 s after its task`, or without a time.
+fn is_result(line: &str) -> bool {
+    let is_of = |stage| line.contains(&format!(": {stage}"));
+    line.get(..8).is_some_and(|at| at.ends_with(" s")) && ["speakers", "words", "vector", "summary"].iter().any(is_of)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,7 +169,7 @@ async fn ended_at_any_moment_the_demo_leaves_nothing() {
         ("the five workers:", Signal::SIGKILL, None),
     ] {
         let recording = machine.folder.path().join("tone.wav");
-        record_tone(&recording);
+        record_tone(&recording, 12).unwrap();
         let mut child = machine.with_engines(&["run", "--audio", recording.to_str().unwrap()]).spawn().unwrap();
         line_with(&mut child, moment).await;
         signal(&child, number);
@@ -185,8 +196,11 @@ async fn what_is_up_takes_notes_and_keeps_records_and_queues_over_down_and_up() 
     let said = machine.said(machine.with_engines(&["up"]), 0).await;
     assert!(said.contains("already up") && amqp_in(&said) == amqp, "{said}");
 
+    let dashed = machine.said(machine.command(&["note", "- \u{1b}[2Jmilk\n\"eggs\" for $5"]), 0).await;
+    assert!(dashed.contains("── - [2Jmilk ──") && !dashed.contains('\u{1b}'), "{dashed}");
+    std::fs::remove_file(machine.folder.path().join("jm-mq/demo/notes.jsonl")).unwrap();
     let first = machine.said(machine.command(&["note", "Buy bread and coffee."]), 0).await;
-    assert!(first.contains("── Buy bread and coffee. ──") && first.contains("summary    summary of "), "{first}");
+    assert!(first.contains("── Buy bread and coffee. ──") && first.contains("summary    Buy bread"), "{first}");
     assert!(!first.contains("nearest"), "{first}");
     let connection = Connection::connect(&amqp, ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
@@ -248,7 +262,7 @@ async fn a_worker_that_ends_is_started_again_at_its_address() {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
     let said = machine.said(machine.command(&["note", "Still here."]), 0).await;
-    assert!(said.contains("summary of "), "{said}");
+    assert!(said.contains("summary    Still here."), "{said}");
     let after = machine.said(machine.command(&["status"]), 0).await;
     let port = |said: &str| said.lines().find(|line| line.starts_with("llm-worker")).unwrap().to_owned();
     assert_eq!(port(&before), port(&after));
@@ -265,19 +279,4 @@ async fn an_up_that_is_interrupted_leaves_nothing_up() {
         wait_until_nothing_runs_in(machine.folder.path());
         machine.said(machine.command(&["status"]), 1).await;
     }
-}
-
-/// Twelve seconds, for engines that only count them.
-fn record_tone(path: &Path) {
-    let spec = hound::WavSpec {
-        channels: 1,
-        sample_rate: 16_000,
-        bits_per_sample: 16,
-        sample_format: hound::SampleFormat::Int,
-    };
-    let mut file = hound::WavWriter::create(path, spec).unwrap();
-    for n in 0..12 * 16_000_i32 {
-        file.write_sample(if n / 20 % 2 == 0 { 5000_i16 } else { -5000 }).unwrap();
-    }
-    file.finalize().unwrap();
 }
