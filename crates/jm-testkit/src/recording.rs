@@ -18,7 +18,7 @@ pub fn record_tone(path: impl AsRef<Path>, seconds: u32) -> Result<()> {
     let spec = WavSpec { channels: 1, sample_rate: RATE, bits_per_sample: 16, sample_format: SampleFormat::Int };
     let mut file = WavWriter::create(path, spec).with_context(what)?;
     for sample in 0..seconds * RATE {
-        let is_up = sample / HALF_WAVE % 2 == 0;
+        let is_up = (sample / HALF_WAVE).is_multiple_of(2);
         file.write_sample(if is_up { 5000_i16 } else { -5000 }).with_context(what)?;
     }
     file.finalize().with_context(what)
