@@ -51,7 +51,7 @@ pub struct ChatRequest {
 pub struct Completion {
     /// The text.
     pub text: String,
-    /// Whether it was cut off by the limit of tokens.
+    /// Whether it was cut off: by the limit of tokens, or where the model went round in circles.
     pub truncated: bool,
     /// The model that answered.
     pub model: String,

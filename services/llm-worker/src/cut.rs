@@ -21,24 +21,32 @@ pub(crate) fn parts(
     engine: &dyn ChatEngine,
     cancellation: &CancellationToken,
 ) -> Option<Vec<String>> {
-    let splitter = TextSplitter::new(ChunkConfig::new(budget).with_sizer(Tokens(engine)));
+    let splitter = TextSplitter::new(ChunkConfig::new(budget).with_sizer(Tokens { engine, cancellation }));
     let mut parts = Vec::new();
     for block in blocks(text, budget.saturating_mul(BLOCK_BYTES_PER_TOKEN)) {
+        parts.extend(splitter.chunks(block).map(str::to_owned));
         if cancellation.is_cancelled() {
             return None;
         }
-        parts.extend(splitter.chunks(block).map(str::to_owned));
     }
     Some(parts)
 }
 
 /// The beginning of a text, of at most `budget` tokens.
+///
+/// Takes a while where the engine really counts: not for the threads of a runtime.
 pub(crate) fn beginning<'a>(text: &'a str, budget: usize, engine: &dyn ChatEngine) -> &'a str {
+    let page = page(text, budget);
+    let cancellation = &CancellationToken::new();
+    let splitter = TextSplitter::new(ChunkConfig::new(budget).with_sizer(Tokens { engine, cancellation }));
+    splitter.chunks(page).next().unwrap_or_default()
+}
+
+/// So much of a text that its first `budget` tokens are in it.
+pub(crate) fn page(text: &str, budget: usize) -> &str {
     // A page of nothing but space has no part.
     let text = text.trim_start();
-    let page = &text[..text.floor_char_boundary(budget.saturating_mul(TOKEN_BYTES))];
-    let splitter = TextSplitter::new(ChunkConfig::new(budget).with_sizer(Tokens(engine)));
-    splitter.chunks(page).next().unwrap_or_default()
+    &text[..text.floor_char_boundary(budget.saturating_mul(TOKEN_BYTES))]
 }
 
 /// The text in blocks of at most `bytes` bytes (but at least one character), each but the last ending with a paragraph,
@@ -67,17 +75,26 @@ fn ending(block: &str) -> usize {
         .unwrap_or(block.len())
 }
 
-struct Tokens<'a>(&'a dyn ChatEngine);
+/// Counts with the engine, as long as somebody waits: after that nothing is too long, and the splitter is done at once.
+struct Tokens<'a> {
+    engine: &'a dyn ChatEngine,
+    cancellation: &'a CancellationToken,
+}
 
 impl ChunkSizer for Tokens<'_> {
     fn size(&self, chunk: &str) -> usize {
-        self.0.count_tokens(chunk)
+        if self.cancellation.is_cancelled() { 0 } else { self.engine.count_tokens(chunk) }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::{Duration, Instant};
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering::Relaxed},
+        time::{Duration, Instant},
+    };
+
+    use jm_engines::{Call, ChatRequest, Completion, EngineFuture};
 
     use super::*;
     use crate::room::tests::engine;
@@ -126,6 +143,40 @@ mod tests {
         let stop = CancellationToken::new();
         stop.cancel();
         assert_eq!(parts("text", 128, engine(512, 256).as_ref(), &stop), None);
+    }
+
+    /// Counts as that engine does, and nobody waits any more after a few counts.
+    struct GivenUp(std::sync::Arc<dyn ChatEngine>, CancellationToken, AtomicUsize);
+
+    impl ChatEngine for GivenUp {
+        fn complete<'a>(&'a self, request: &'a ChatRequest, call: &'a Call) -> EngineFuture<'a, Completion> {
+            self.0.complete(request, call)
+        }
+        fn model(&self) -> &str {
+            self.0.model()
+        }
+        fn context_tokens(&self) -> usize {
+            self.0.context_tokens()
+        }
+        fn max_output_tokens(&self) -> usize {
+            self.0.max_output_tokens()
+        }
+        fn count_tokens(&self, text: &str) -> usize {
+            if self.2.fetch_add(1, Relaxed) == 3 {
+                self.1.cancel();
+            }
+            self.0.count_tokens(text)
+        }
+        fn languages(&self) -> &[String] {
+            self.0.languages()
+        }
+    }
+
+    #[test]
+    fn a_block_is_not_cut_to_its_end_once_nobody_waits() {
+        let engine = GivenUp(engine(512, 256), CancellationToken::new(), AtomicUsize::new(0));
+        assert_eq!(parts(&"Some words. ".repeat(10_000), 128, &engine, &engine.1), None);
+        assert_eq!(engine.2.load(Relaxed), 4);
     }
 
     #[test]

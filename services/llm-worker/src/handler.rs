@@ -110,7 +110,7 @@ impl Handler<Title> for Assistant {
         not_empty(&task.text)?;
         self.writes_both(&task.text, task.language.as_deref())?;
         let language = Language::choose(task.language.as_deref(), &task.text);
-        let titler = Titler { engine: self.engine.as_ref(), call: Call::from(context), language: &language };
+        let titler = Titler { engine: &self.engine, call: Call::from(context), language: &language };
         let completion = titler.find(&task.text).await?;
         let event = completed(LlmTask::Title, Some(language), completion);
         answer(

@@ -26,6 +26,8 @@ const PART_SHARE: usize = 4;
 const LEAST_PART_TOKENS: usize = 64;
 /// A text this short is its own summary: there is nothing to leave out, and models make something up.
 const SHORTEST_TOKENS: usize = 16;
+/// A text longer than this is not looked at for that. Counting the tokens of a long one takes a while.
+const SHORTEST_BYTES: usize = 256;
 /// Close to the text, without being stiff.
 const TEMPERATURE: f32 = 0.3;
 
@@ -47,7 +49,8 @@ impl Summariser<'_> {
             // times at most.
             match self.within(text, room).await {
                 Err(error) if error.is_too_long() && restarts < MAX_RESTARTS => {
-                    let Some(half) = halved(room.text, self.engine.count_tokens(text)) else { return Err(error) };
+                    let (_, tokens) = self.counted(text.to_owned()).await?;
+                    let Some(half) = halved(room.text, tokens) else { return Err(error) };
                     restarts += 1;
                     room.text = half;
                 }
@@ -58,11 +61,12 @@ impl Summariser<'_> {
 
     /// The text itself, if it is short and need not be translated.
     pub(crate) fn as_it_is(&self, text: &str) -> Option<Completion> {
-        let (text, model) = (text.trim().to_owned(), self.engine.model().to_owned());
-        (self.engine.count_tokens(&text) <= SHORTEST_TOKENS).then_some(Completion {
-            text,
+        let text = text.trim();
+        let short = text.len() <= SHORTEST_BYTES && self.engine.count_tokens(text) <= SHORTEST_TOKENS;
+        short.then(|| Completion {
+            text: text.to_owned(),
             truncated: false,
-            model,
+            model: self.engine.model().to_owned(),
             prompt_tokens: Some(0),
             completion_tokens: Some(0),
         })
@@ -73,8 +77,7 @@ impl Summariser<'_> {
     }
 
     async fn within(&self, text: &str, room: Room) -> Result<Completion, EngineError> {
-        let mut text = text.to_owned();
-        let mut tokens = self.engine.count_tokens(&text);
+        let (mut text, mut tokens) = self.counted(text.to_owned()).await?;
         let mut total = Completion { prompt_tokens: Some(0), completion_tokens: Some(0), ..Completion::default() };
         for round in 0..=MAX_ROUNDS {
             if tokens <= room.text {
@@ -96,8 +99,9 @@ impl Summariser<'_> {
             for part in &parts {
                 add_usage(&mut total, part);
             }
-            text = parts.into_iter().map(|part| part.text).collect::<Vec<_>>().join("\n\n");
-            let before = std::mem::replace(&mut tokens, self.engine.count_tokens(&text));
+            let before = tokens;
+            (text, tokens) =
+                self.counted(parts.into_iter().map(|part| part.text).collect::<Vec<_>>().join("\n\n")).await?;
             if tokens >= before {
                 // The next round would have as many parts, or more.
                 let error =
@@ -109,11 +113,20 @@ impl Summariser<'_> {
         Err(EngineError::permanent(text))
     }
 
-    /// The text in parts, cut on a thread that may take its time.
+    /// The text with the number of its tokens. Where the engine really counts, megabytes take it a second.
+    async fn counted(&self, text: String) -> Result<(String, usize), EngineError> {
+        let engine = Arc::clone(self.engine);
+        beside_the_runtime(move || {
+            let tokens = engine.count_tokens(&text);
+            (text, tokens)
+        })
+        .await
+    }
+
+    /// The text in parts.
     async fn parts(&self, text: String, budget: usize) -> Result<Vec<String>, EngineError> {
         let (engine, cancellation) = (Arc::clone(self.engine), self.call.cancellation.clone());
-        let cutting = tokio::task::spawn_blocking(move || cut::parts(&text, budget, engine.as_ref(), &cancellation));
-        let parts = cutting.await.map_err(|_| EngineError::retryable("cutting the text was cut short"))?;
+        let parts = beside_the_runtime(move || cut::parts(&text, budget, engine.as_ref(), &cancellation)).await?;
         parts.ok_or_else(|| EngineError::retryable("nobody waits for the summary any more"))
     }
 
@@ -126,6 +139,14 @@ impl Summariser<'_> {
         let request = ChatRequest { messages, max_tokens, temperature: Some(TEMPERATURE) };
         self.engine.complete(&request, &self.call).await
     }
+}
+
+/// Work on a text, on a thread that may take its time.
+pub(crate) async fn beside_the_runtime<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, EngineError> {
+    let done = tokio::task::spawn_blocking(work).await;
+    done.map_err(|_| EngineError::retryable("the work on the text was cut short"))
 }
 
 /// The most tokens of a part's summary.

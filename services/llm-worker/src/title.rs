@@ -1,5 +1,7 @@
 //! Titles of texts: found in their beginning.
 
+use std::sync::Arc;
+
 use jm_engines::{Call, ChatEngine, ChatRequest, Completion, EngineError};
 use jm_tasks::{ChatMessage, Role};
 
@@ -7,6 +9,7 @@ use crate::{
     cut,
     language::{Asked, Language},
     room::{MAX_RESTARTS, Room, halved},
+    summary::beside_the_runtime,
 };
 
 /// A title is found in the beginning of a text.
@@ -18,7 +21,7 @@ const TEMPERATURE: f32 = 0.3;
 
 /// Finds titles with one engine, in one language.
 pub(crate) struct Titler<'a> {
-    pub(crate) engine: &'a dyn ChatEngine,
+    pub(crate) engine: &'a Arc<dyn ChatEngine>,
     pub(crate) call: Call,
     pub(crate) language: &'a Language,
 }
@@ -26,21 +29,32 @@ pub(crate) struct Titler<'a> {
 impl Titler<'_> {
     /// The title.
     pub(crate) async fn find(&self, text: &str) -> Result<Completion, EngineError> {
-        let room = Room::beside(&self.language.prompt(Asked::Title), self.engine)?;
+        let room = Room::beside(&self.language.prompt(Asked::Title), self.engine.as_ref())?;
         let mut budget = room.text.min(TITLE_TOKENS);
         let mut restarts = 0;
         loop {
-            let beginning = cut::beginning(text, budget, self.engine);
+            let (beginning, tokens) = self.beginning(text, budget).await?;
             // An engine that counts more tokens than we do gets less, as with summaries.
-            match self.call_engine(beginning, room.output).await {
+            match self.call_engine(&beginning, room.output).await {
                 Err(error) if error.is_too_long() && restarts < MAX_RESTARTS => {
-                    let Some(half) = halved(budget, self.engine.count_tokens(beginning)) else { return Err(error) };
+                    let Some(half) = halved(budget, tokens) else { return Err(error) };
                     restarts += 1;
                     budget = half;
                 }
                 result => return result,
             }
         }
+    }
+
+    /// The beginning of the text, and how many tokens it has.
+    async fn beginning(&self, text: &str, budget: usize) -> Result<(String, usize), EngineError> {
+        let page = cut::page(text, budget).to_owned();
+        let engine = Arc::clone(self.engine);
+        beside_the_runtime(move || {
+            let beginning = cut::beginning(&page, budget, engine.as_ref());
+            (beginning.to_owned(), engine.count_tokens(beginning))
+        })
+        .await
     }
 
     /// A title is short, but a model may think long about it: so it has all the tokens there are.

@@ -33,6 +33,8 @@ remember which ones have arrived. David estimates a week for it. We agreed to st
 Finally, the design of the search page: everybody likes the second draft best. Eva will add the empty state and the \
 dark colours, and show it again next week. The next meeting is on Tuesday at ten.";
 
+const SUMMARY: &str = "a summary of a note";
+
 struct Prompt {
     name: &'static str,
     task: &'static str,
@@ -41,12 +43,8 @@ struct Prompt {
 }
 
 const PROMPTS: [Prompt; 4] = [
-    Prompt {
-        name: "a summary of a note",
-        task: "Summarise this note in at most three sentences.",
-        note: true,
-        max_tokens: 256,
-    },
+    // As llm-worker asks for it, if the model has no prompt of its own.
+    Prompt { name: SUMMARY, task: "Summarise this note in at most three sentences.", note: true, max_tokens: 256 },
     Prompt {
         name: "a title for a note",
         task: "Write a title of at most eight words for this note. Answer with the title alone.",
@@ -72,13 +70,14 @@ pub(crate) async fn measure(report: &mut Report) -> Result<()> {
     let mut first = None;
     let mut ended = 0;
     for prompt in &PROMPTS {
-        let content = if prompt.note { format!("{}\n\n{NOTE}", prompt.task) } else { prompt.task.to_owned() };
-        let request = ChatRequest {
-            messages: vec![ChatMessage { role: Role::User, content }],
-            max_tokens: Some(prompt.max_tokens),
-            // The same answer every time.
-            temperature: Some(0.0),
+        let message = |role, content: &str| ChatMessage { role, content: content.to_owned() };
+        let messages = match engine.summary_prompt().filter(|_| prompt.name == SUMMARY) {
+            Some(own) => vec![message(Role::System, own), message(Role::User, NOTE)],
+            None if prompt.note => vec![message(Role::User, &format!("{}\n\n{NOTE}", prompt.task))],
+            None => vec![message(Role::User, prompt.task)],
         };
+        // As llm-worker has it for notes; the same request has the same answer every time.
+        let request = ChatRequest { messages, max_tokens: Some(prompt.max_tokens), temperature: Some(0.3) };
         let begun = Instant::now();
         let answer = engine.complete(&request, &Call::default()).await.map_err(|error| anyhow!("{error}"))?;
         first.get_or_insert(begun.elapsed());

@@ -79,6 +79,10 @@ impl EmbeddedChat {
     pub fn load(options: &EngineOptions) -> Result<Self, OptionsError> {
         options.validate()?;
         let files = ModelFiles::find(options, Role::Chat)?;
+        Self::read(options, &files).map_err(|error| files.blamed(error))
+    }
+
+    fn read(options: &EngineOptions, files: &ModelFiles) -> Result<Self, OptionsError> {
         let mut gguf = Gguf::open(files.only_file())?;
         let architecture = gguf.needed("general.architecture", gguf.text("general.architecture")?)?.to_owned();
         if !ARCHITECTURES.contains(&architecture.as_str()) {
@@ -95,7 +99,7 @@ impl EmbeddedChat {
         let max_output_tokens = options.max_output_tokens.min(context_tokens / 2).max(1);
         Ok(Self {
             model: Arc::new(Model {
-                name: files.name,
+                name: files.name.clone(),
                 vocabulary,
                 template,
                 transformer,
@@ -103,8 +107,8 @@ impl EmbeddedChat {
                 max_output_tokens,
             }),
             compute: Compute::new(options.parallelism, options.timeout),
-            languages: files.languages,
-            summary_prompt: files.summary_prompt,
+            languages: files.languages.clone(),
+            summary_prompt: files.summary_prompt.clone(),
         })
     }
 

@@ -21,7 +21,8 @@ pub(crate) struct Compute {
 #[derive(Clone, Debug)]
 pub(crate) struct Stop {
     deadline: Instant,
-    limit: Duration,
+    /// The engine's own, unless the caller's time is up before.
+    limit: Option<Duration>,
     cancellation: CancellationToken,
 }
 
@@ -44,8 +45,9 @@ impl Compute {
             permit = waits => permit.map_err(|_| EngineError::retryable("the engine is busy with other calls"))?,
             () = cancellation.cancelled() => return Err(cancelled()),
         };
-        let deadline = Instant::now() + call.time_left(self.limit);
-        let stop = Stop { deadline, limit: self.limit, cancellation };
+        let left = call.time_left(self.limit);
+        let limit = (left >= self.limit).then_some(self.limit);
+        let stop = Stop { deadline: Instant::now() + left, limit, cancellation };
         let computation = spawn_blocking(move || {
             // Held until the work has ended: it may outlive the one who waits for it by the time between two looks.
             let _permit = permit;
@@ -63,7 +65,10 @@ impl Stop {
             return Err(cancelled());
         }
         if Instant::now() >= self.deadline {
-            return Err(EngineError::retryable(format!("not done within {:?}", self.limit)));
+            return Err(EngineError::retryable(match self.limit {
+                Some(limit) => format!("not done within {limit:?}"),
+                None => "not done within the task's time".into(),
+            }));
         }
         Ok(())
     }
@@ -72,7 +77,7 @@ impl Stop {
     #[cfg(test)]
     pub(crate) fn never() -> Self {
         let limit = Duration::from_hours(1);
-        Self { deadline: Instant::now() + limit, limit, cancellation: CancellationToken::new() }
+        Self { deadline: Instant::now() + limit, limit: Some(limit), cancellation: CancellationToken::new() }
     }
 }
 

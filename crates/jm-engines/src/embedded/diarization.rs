@@ -71,16 +71,11 @@ impl EmbeddedDiarization {
     ///
     /// # Errors
     ///
-    /// A model that is not known or not there, or a file that is not what it should be: with its path.
+    /// An option that is out of range, a model that is not known or not there, or a file that is not what it should be: with its path.
     pub fn load(options: &EngineOptions) -> Result<Self, OptionsError> {
+        options.validate()?;
         let files = ModelFiles::find(options, Role::Diarization)?;
-        let segmentation = Weights::open(&files.file("segmentation.pt"), Some("state_dict"))?;
-        let voices = Weights::open(&files.file("campplus.pt"), None)?;
-        let models = Models {
-            segmentation: Segmentation::load(&segmentation)?,
-            bank: FilterBank::new(),
-            voices: VoiceModel::load(&voices)?,
-        };
+        let models = Models::load(&files).map_err(|error| files.blamed(error))?;
         let compute = Compute::new(options.parallelism, options.timeout);
         Ok(Self { compute, models: Arc::new(models), name: files.name })
     }
@@ -103,6 +98,16 @@ impl DiarizationEngine for EmbeddedDiarization {
 }
 
 impl Models {
+    fn load(files: &ModelFiles) -> Result<Self, OptionsError> {
+        let segmentation = Weights::open(&files.file("segmentation.pt"), Some("state_dict"))?;
+        let voices = Weights::open(&files.file("campplus.pt"), None)?;
+        Ok(Self {
+            segmentation: Segmentation::load(&segmentation)?,
+            bank: FilterBank::new(),
+            voices: VoiceModel::load(&voices)?,
+        })
+    }
+
     fn turns(&self, audio: &Audio, wanted: Option<usize>, stop: &Stop) -> Result<Vec<SpeakerTurn>, EngineError> {
         let samples = audio.samples();
         let look = |first| {

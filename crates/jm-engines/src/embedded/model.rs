@@ -5,6 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use candle_core::Tensor;
 use jm_models::{Cache, Catalogue, Role};
 use jm_mq_core::OptionsError;
 
@@ -20,6 +21,8 @@ pub(crate) struct ModelFiles {
     /// How it is asked for summaries, where it has to be in words of its own.
     pub(crate) summary_prompt: Option<String>,
     path: PathBuf,
+    /// The option that says which they are.
+    option: &'static str,
 }
 
 impl ModelFiles {
@@ -43,7 +46,7 @@ impl ModelFiles {
             let stem = path.file_stem().unwrap_or_default().to_string_lossy();
             let name = name.map_or_else(|| stem.into_owned(), str::to_owned);
             let languages = options.languages.clone();
-            return Ok(Self { name, languages, summary_prompt: None, path: path.clone() });
+            return Ok(Self { name, languages, summary_prompt: None, path: path.clone(), option: "model_path" });
         }
         let of_role = |model: &&jm_models::Model| model.role == role;
         let named = match name {
@@ -62,7 +65,12 @@ impl ModelFiles {
         let path = if let [file] = model.files.as_slice() { folder.join(&file.name) } else { folder };
         let languages = if options.languages.is_empty() { &model.languages } else { &options.languages };
         let (languages, summary_prompt) = (languages.clone(), model.summary_prompt.clone());
-        Ok(Self { name: model.name.clone(), languages, summary_prompt, path })
+        Ok(Self { name: model.name.clone(), languages, summary_prompt, path, option: "model" })
+    }
+
+    /// An error about one of the files, by the option that says which they are.
+    pub(crate) fn blamed(&self, error: OptionsError) -> OptionsError {
+        OptionsError { option: self.option.into(), ..error }
     }
 
     /// The model's only file.
@@ -76,10 +84,34 @@ impl ModelFiles {
     }
 }
 
-/// A file that is there, and is not what it should be.
+/// Whether all of a tensor's numbers are some: one that is none makes all of them none.
+pub(crate) fn is_finite(tensor: &Tensor) -> candle_core::Result<bool> {
+    Ok(tensor.abs()?.sum_all()?.to_scalar::<f32>()?.is_finite())
+}
+
+/// A file that is there, and is not what it should be: see [`ModelFiles::blamed`].
 pub(crate) fn unusable(path: &Path, wanted: &str, error: impl fmt::Display) -> OptionsError {
     // The first line: candle adds backtraces.
     let error = error.to_string();
     let error = error.lines().next().unwrap_or_default();
     refused("model", path.display(), format!("{wanted}: {error}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::EngineOptions;
+
+    #[test]
+    fn every_engine_refuses_options_that_are_out_of_range() {
+        let options = EngineOptions { kind: crate::EngineKind::Embedded, parallelism: 0, ..EngineOptions::default() };
+        let refused = [
+            options.chat().map(drop),
+            options.transcription().map(drop),
+            options.diarization().map(drop),
+            options.embedding().map(drop),
+        ];
+        for refused in refused {
+            assert_eq!(refused.unwrap_err().option, "parallelism");
+        }
+    }
 }

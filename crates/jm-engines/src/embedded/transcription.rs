@@ -62,8 +62,10 @@ impl EmbeddedTranscription {
     /// An option that is out of range, or a file that is missing or is not Whisper's.
     pub fn load(options: &EngineOptions) -> Result<Self, OptionsError> {
         options.validate()?;
+        let files = ModelFiles::find(options, Role::Transcription)?;
+        let whisper = Whisper::load(&files).map_err(|error| files.blamed(error))?;
         Ok(Self {
-            whisper: Arc::new(Whisper::load(&ModelFiles::find(options, Role::Transcription)?)?),
+            whisper: Arc::new(whisper),
             compute: Compute::new(options.parallelism, options.timeout),
             max_piece: options.max_piece,
         })
@@ -78,6 +80,7 @@ impl Whisper {
         let mut weights = Weights::open(&path).map_err(refused)?;
         let encoder = Encoder::load(&mut weights).map_err(refused)?;
         let decoder = Decoder::load(&mut weights, encoder.width).map_err(refused)?;
+        weights.all_taken().map_err(refused)?;
         let size = decoder.vocabulary_size();
         let vocabulary = Vocabulary::load(&files.file("tokenizer.json"), &files.file("config.json"), size)?;
         let spectrogram = Spectrogram::new(encoder.bands);

@@ -55,8 +55,9 @@ impl Writer<'_> {
             }
             if let Some(end) = written.push(token) {
                 tracing::debug!(tokens = written.tokens().len(), end, "the model went round in circles");
-                let mut answer = self.answer(&written.tokens()[..end], false);
+                let mut answer = self.answer(&written.tokens()[..end], true);
                 answer.text.truncate(whole_sentences(&answer.text).len());
+                answer.tokens = written.tokens().len();
                 return Ok(answer);
             }
             blank = blank && self.vocabulary.decode(written.tokens()).trim().is_empty();

@@ -12,7 +12,7 @@ use candle_core::{
 use jm_mq_core::OptionsError;
 
 use super::matrix::{Matrix, MatrixError};
-use crate::embedded::model::unusable;
+use crate::embedded::model::{is_finite, unusable};
 
 /// What error messages call a file that can be used.
 const WANTED: &str = "a GGUF file of the llama, qwen2 or qwen3 family";
@@ -104,7 +104,11 @@ impl<'a> Gguf<'a> {
     /// A tensor's numbers.
     pub(crate) fn tensor(&mut self, name: &str, shape: &[usize]) -> Result<Tensor, OptionsError> {
         let tensor = self.quantised(name, shape)?.dequantize(&Device::Cpu);
-        tensor.map_err(|error| self.unusable(format_args!("its tensor {name}: {error}")))
+        let tensor = tensor.map_err(|error| self.unusable(format_args!("its tensor {name}: {error}")))?;
+        if !is_finite(&tensor).map_err(|error| self.unusable(error))? {
+            return Err(self.unusable(format_args!("its tensor {name} has a number that is none")));
+        }
+        Ok(tensor)
     }
 
     /// A matrix of weights of so many rows and columns.

@@ -27,6 +27,9 @@ impl Positions {
         if gguf.has("rope_freqs.weight") {
             let slower = gguf.tensor("rope_freqs.weight", &[speeds.len()])?.to_vec1::<f32>();
             let slower = slower.map_err(|error| gguf.unusable(error))?;
+            if slower.iter().any(|&slower| slower <= 0.0) {
+                return Err(gguf.unusable(format_args!("its rope_freqs.weight has a number that is not above 0")));
+            }
             speeds.iter_mut().zip(slower).for_each(|(speed, slower)| *speed /= slower);
         }
         Ok(Self { speeds, neighbours: architecture == "llama" })

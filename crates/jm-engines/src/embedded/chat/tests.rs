@@ -192,8 +192,10 @@ fn a_file_that_cannot_be_used_is_an_error_with_its_name() {
     };
     let good = fs::read(reference("chat-qwen3.gguf")).unwrap();
     assert!(load(&good).is_ok());
-    let expected =
-        format!("option `model` is {}; allowed: a GGUF file of the llama, qwen2 or qwen3 family: ", path.display());
+    let expected = format!(
+        "option `model_path` is {}; allowed: a GGUF file of the llama, qwen2 or qwen3 family: ",
+        path.display()
+    );
     for length in [0, 3, 4, 20, 100, 1000, 5000, 10_000, 20_000, good.len() - 1] {
         let error = load(&good[..length]).err().unwrap();
         assert!(error.starts_with(&expected), "{length}: {error}");
@@ -210,6 +212,8 @@ fn a_file_that_cannot_be_used_is_an_error_with_its_name() {
         ("gpt2", "bert", "its tokens are made by bert; only gpt2 (byte-level BPE) is known"),
         ("blk.1.ffn_up.weight", "blk.1.ffn_UP.weight", "it says nothing of the feed forward network's width"),
         ("blk.1.attn_q.weight", "blk.1.attn_Q.weight", "it has no tensor blk.1.attn_q.weight"),
+        ("key_length\u{4}\0\0\0\u{10}\0\0\0", "key_length\u{4}\0\0\0\0\0\0\u{10}", "its heads are 268435456 wide"),
+        ("head_count\u{4}\0\0\0\u{4}\0\0\0", "head_count\u{4}\0\0\0\0\0\0\u{10}", "it has 268435456 heads"),
         (
             "blk.1.attn_v.weight",
             "blk.1.attn_q.weight",

@@ -24,6 +24,9 @@ use crate::{embedded::compute::Stop, error::EngineError};
 const MEMORY_STEP: usize = 512;
 /// No model known has more.
 const MAX_LAYERS: usize = 512;
+/// As large as the largest models' several times over, and small enough to be multiplied with each other.
+const MAX_HEADS: usize = 1024;
+const MAX_HEAD_WIDTH: usize = 4096;
 /// No model known has more.
 const MAX_CONTEXT: usize = 16_000_000;
 
@@ -172,10 +175,13 @@ impl Shape {
         let head_width = count("attention.key_length")?.unwrap_or(width / heads);
         let epsilon = gguf.number(&format!("{architecture}.attention.layer_norm_rms_epsilon"))?;
         let epsilon = gguf.needed("attention.layer_norm_rms_epsilon", epsilon)?;
+        if heads > MAX_HEADS {
+            return Err(gguf.unusable(format_args!("it has {heads} heads")));
+        }
         if key_heads == 0 || !heads.is_multiple_of(key_heads) {
             return Err(gguf.unusable(format_args!("its {heads} heads cannot share {key_heads} for the keys")));
         }
-        if head_width == 0 || !head_width.is_multiple_of(2) {
+        if head_width == 0 || !head_width.is_multiple_of(2) || head_width > MAX_HEAD_WIDTH {
             return Err(gguf.unusable(format_args!("its heads are {head_width} wide")));
         }
         if layers > MAX_LAYERS {

@@ -9,6 +9,7 @@ use jm_models::{Cache, Catalogue};
 use serde::Deserialize;
 
 use super::*;
+use crate::EngineKind;
 
 #[path = "../../../examples/quality/diarization_error.rs"]
 mod diarization_error;
@@ -18,7 +19,11 @@ use diarization_error::{COLLAR, diarization_error, rttm};
 static ENGINE: LazyLock<EmbeddedDiarization> = LazyLock::new(|| engine(EngineOptions::default()).unwrap());
 
 fn engine(options: EngineOptions) -> Result<EmbeddedDiarization, OptionsError> {
-    EmbeddedDiarization::load(&EngineOptions { timeout: Duration::from_mins(10), ..options })
+    EmbeddedDiarization::load(&EngineOptions {
+        kind: EngineKind::Embedded,
+        timeout: Duration::from_mins(10),
+        ..options
+    })
 }
 
 /// Half a minute of a telephone call. Says how to get it where it is missing.

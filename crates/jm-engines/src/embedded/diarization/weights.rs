@@ -1,11 +1,14 @@
 //! The tensors of a model's file, by name.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use candle_core::{DType, Tensor, pickle::PthTensors};
 use jm_mq_core::OptionsError;
 
-use crate::embedded::model::unusable;
+use crate::embedded::model::{is_finite, unusable};
 
 /// What PyTorch adds to a variance before it divides by its root, in every normalisation of these models.
 pub(super) const EPSILON: f32 = 1e-5;
@@ -40,7 +43,12 @@ impl Weights {
             return Err(unusable(&self.path, &wanted(), format_args!("it has {found:?}, {:?}", info.dtype)));
         }
         let tensor = self.tensors.get(name).map_err(|error| unusable(&self.path, &wanted(), error))?;
-        tensor.ok_or_else(|| unusable(&self.path, &wanted(), "there is none of that name"))
+        let tensor = tensor.ok_or_else(|| unusable(&self.path, &wanted(), "there is none of that name"))?;
+        if is_finite(&tensor).map_err(|error| self.wrong(name, error))? {
+            Ok(tensor)
+        } else {
+            Err(self.wrong(name, "it has a number that is none"))
+        }
     }
 
     /// The numbers of a tensor, the last dimension's next to each other.
@@ -91,7 +99,7 @@ impl Weights {
     }
 
     /// What came of computing with a tensor while it was loaded.
-    pub(super) fn wrong(&self, name: &str, error: candle_core::Error) -> OptionsError {
+    pub(super) fn wrong(&self, name: &str, error: impl fmt::Display) -> OptionsError {
         unusable(&self.path, &format!("a usable tensor {name}"), error)
     }
 }

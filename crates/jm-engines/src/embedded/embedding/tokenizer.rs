@@ -9,11 +9,14 @@
 use std::collections::HashMap;
 
 use super::file::Vocabulary;
+use crate::{embedded::compute::Stop, error::EngineError};
 
 /// What stands for the space before a word.
 const SPACE: char = '\u{2581}';
 /// How much less probable a character without a piece is than the least probable piece: `SentencePiece`'s constant.
 const UNKNOWN_PENALTY: f64 = 10.0;
+/// A few milliseconds' work.
+const CHARACTERS_BETWEEN_LOOKS: usize = 4096;
 
 /// Cuts texts into tokens.
 pub(super) struct Tokenizer {
@@ -53,10 +56,13 @@ impl Tokenizer {
     }
 
     /// The text's tokens. A run of characters that no piece has is one unknown token.
-    pub(super) fn tokens(&self, text: &str) -> Vec<u32> {
+    pub(super) fn tokens(&self, text: &str, stop: &Stop) -> Result<Vec<u32>, EngineError> {
         let text = self.written(text);
         let mut steps: Vec<Option<Step>> = vec![None; text.len() + 1];
-        for (start, character) in text.char_indices() {
+        for (count, (start, character)) in text.char_indices().enumerate() {
+            if count.is_multiple_of(CHARACTERS_BETWEEN_LOOKS) {
+                stop.check()?;
+            }
             // Every character is at least unknown, so that there is a way to each.
             let score = steps[start].map_or(0.0, |step| step.score);
             let mut offer = |length: usize, token, gain| {
@@ -78,12 +84,17 @@ impl Tokenizer {
         }
         tokens.dedup_by(|one, other| *one == self.unknown && *other == self.unknown);
         tokens.reverse();
-        tokens
+        Ok(tokens)
     }
 
     /// Whether nothing of the text reaches the model.
     pub(super) fn is_blank(&self, text: &str) -> bool {
         text.chars().flat_map(|character| self.replacement(character)).all(char::is_whitespace)
+    }
+
+    /// How long a text is as the model reads it, at most.
+    pub(super) fn written_len(&self, text: &str) -> usize {
+        text.chars().flat_map(|character| self.replacement(character)).map(char::len_utf8).sum()
     }
 
     /// A sequence the network reads: the tokens between those for begin and end.

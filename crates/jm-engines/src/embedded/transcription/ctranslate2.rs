@@ -19,6 +19,8 @@ use std::{
 
 use candle_core::{DType, Device, Tensor};
 
+use crate::embedded::model::is_finite;
+
 /// The only version of the format that is read; version 5 had no aliases in this place.
 const VERSION: u32 = 6;
 /// What `CTranslate2` calls the description of a Whisper model.
@@ -53,6 +55,8 @@ pub(super) enum FormatError {
     Type { name: String, kind: String },
     #[error("`{0}` has numbers that are none")]
     NotFinite(String),
+    #[error("`{0}` is in it, and in no Whisper")]
+    Unknown(String),
     #[error("`{0}` is missing")]
     Missing(String),
     #[error("`{name}` is {found:?}, where {wanted:?} is needed")]
@@ -146,8 +150,7 @@ impl Weights {
             _ => return Err(FormatError::Type { name, kind: kind_name(kind).into() }),
         };
         let tensor = Tensor::from_raw_buffer(&data, float, &shape, &Device::Cpu)?.to_dtype(DType::F32)?;
-        // One number that is none makes all of them none.
-        if !tensor.abs()?.sum_all()?.to_scalar::<f32>()?.is_finite() {
+        if !is_finite(&tensor)? {
             return Err(FormatError::NotFinite(name));
         }
         self.tensors.insert(name, tensor);
@@ -168,6 +171,11 @@ impl Weights {
     /// Whether a tensor of this name is there.
     pub(super) fn has(&self, name: &str) -> bool {
         self.tensors.contains_key(name)
+    }
+
+    /// Fails if there is a tensor that nothing has taken: a network that is not all of it would write nonsense.
+    pub(super) fn all_taken(&self) -> Result<(), FormatError> {
+        self.tensors.keys().min().map_or(Ok(()), |name| Err(FormatError::Unknown(name.clone())))
     }
 
     /// A single whole number.

@@ -10,7 +10,8 @@ pub(super) const TENSOR_BYTES: usize = 4 * (POSITIONS * HIDDEN + 12 * HIDDEN + W
 const COUNT: usize = SPECIAL.len() + PIECES.len();
 const SPECIAL: [&str; 4] = ["<s>", "<pad>", "</s>", "<unk>"];
 const PIECES: [&str; 14] = ["▁", "▁ab", "a", "b", "p", "s", "g", "e", ":", "q", "u", "r", "y", "▁b"];
-const REPLACEMENTS: [(char, &str); 4] = [('\u{1}', ""), ('\u{2}', ""), ('\t', " "), ('Ａ', "a")];
+const REPLACEMENTS: [(char, &str); 5] =
+    [('\u{1}', ""), ('\u{2}', ""), ('\t', " "), ('Ａ', "a"), ('\u{fdfa}', "صلى الله عليه وسلم")];
 
 pub(super) fn piece(id: u32) -> &'static str {
     let id = id as usize;
