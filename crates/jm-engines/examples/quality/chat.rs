@@ -49,7 +49,7 @@ const PROMPTS: [Prompt; 4] = [
         name: "a title for a note",
         task: "Write a title of at most eight words for this note. Answer with the title alone.",
         note: true,
-        max_tokens: 64,
+        max_tokens: 256,
     },
     Prompt {
         name: "a question about a note",
