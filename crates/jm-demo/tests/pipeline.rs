@@ -93,6 +93,20 @@ fn silence(to: &Path, seconds: u32) {
     clip.finalize().unwrap();
 }
 
+/// Of silence, in a file that is as small as that can be: 4000 samples of 8 bits a second.
+fn three_hours() -> Vec<u8> {
+    let samples = vec![128; 3 * 60 * 60 * 4000];
+    let length = u32::try_from(samples.len()).unwrap();
+    let mut file = Vec::from(*b"RIFF");
+    file.extend((length + 36).to_le_bytes());
+    file.extend(b"WAVEfmt \x10\0\0\0\x01\0\x01\0");
+    file.extend([4000_u32, 4000].map(u32::to_le_bytes).concat());
+    file.extend(b"\x01\0\x08\0data");
+    file.extend(length.to_le_bytes());
+    file.extend(samples);
+    file
+}
+
 fn spoken(title: &str, file: PathBuf) -> Note {
     Note::new(title, Content::Recording(file), Summary::Either).unwrap()
 }
@@ -144,6 +158,7 @@ async fn bad_input_ends_with_a_reason_and_the_workers_go_on() {
         spoken("empty file", machine.file("empty.wav", b"")),
         spoken("truncated file", machine.file("truncated.wav", &whole[..whole.len() / 8])),
         spoken("no recording", machine.file("text.mp3", &TEXT.as_bytes().repeat(50))),
+        spoken("three hours", machine.file("long.wav", &three_hours())),
         spoken("silence", silent),
         written("one letter", "a"),
         written("emoji only", "🎉🎉 🚀"),
@@ -158,10 +173,12 @@ async fn bad_input_ends_with_a_reason_and_the_workers_go_on() {
         Standing::Dead(letter) => letter.reason.clone(),
         other => panic!("{title}: {other:?}"),
     };
-    for title in ["empty file", "truncated file", "no recording"] {
+    for title in ["empty file", "truncated file", "no recording", "three hours"] {
         assert!(!reason(title, Stage::Diarization).is_empty(), "{title}");
         assert_eq!(of(title).standing(Stage::Summary), Standing::Never, "{title}");
     }
+    let too_long = reason("three hours", Stage::Diarization);
+    assert!(too_long.contains("longer than 7200s, which `max_duration` allows"), "{too_long}");
     let silent = of("silence");
     assert_eq!(silent.standing(Stage::Transcription), Standing::Done);
     assert_eq!(silent.view.as_ref().unwrap().transcription.as_ref().unwrap().text, "");
