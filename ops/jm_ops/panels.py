@@ -282,7 +282,7 @@ def _failing(where: str, *, by_type: bool) -> Row:
             Panel(
                 "Retries by reason",
                 "Good: none. `error`: the log and Sentry say which; `timeout`: handler_timeout passed; `panic`: a defect.",
-                [Query(promql.rate("jm_mq_retries_total", WINDOW, where, by=by) + " > 0", legend)],
+                [Query(promql.rate("jm_mq_retries_total", WINDOW, where, by=by), legend)],
                 unit="cps",
             ),
             Panel(

@@ -10,8 +10,6 @@ import json
 import secrets
 import shutil
 import subprocess
-import urllib.error
-import urllib.parse
 import urllib.request
 from pathlib import Path
 
@@ -77,16 +75,9 @@ class Broker:
             raise RuntimeError(f"rabbitmqctl {command[0]}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout
 
-    def close_connections(self) -> int:
-        """Of the workers; those of this program are the administrator's."""
-        open_ones = [one for one in self.api("GET", "connections") if one.get("user") != self.admin[0]]
-        for one in open_ones:
-            try:
-                self.api("DELETE", "connections/" + urllib.parse.quote(one["name"], safe=""))
-            except urllib.error.HTTPError as error:
-                if error.code != 404:  # gone by itself
-                    raise
-        return len(open_ones)
+    def close_connections(self) -> None:
+        """All of them, also those that the management API has not heard of yet."""
+        self.control("close_all_connections", "scenario")
 
     def queue(self, name: str) -> dict:
         return self.api("GET", f"queues/{_VHOST}/{name}")

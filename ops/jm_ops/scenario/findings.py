@@ -75,7 +75,7 @@ def of_names(watcher: Watcher, alerts: list[Alert]) -> Iterator[str]:
 
 
 # What Prometheus adds of its own.
-_SCRAPE = {"up", "scrape_duration_seconds", "scrape_samples_scraped", "scrape_samples_post_metric_relabeling", "scrape_series_added"}
+_SCRAPE = {"ALERTS", "ALERTS_FOR_STATE", "up", "scrape_duration_seconds", "scrape_samples_scraped", "scrape_samples_post_metric_relabeling", "scrape_series_added"}
 
 
 def base(name: str) -> str:

@@ -64,7 +64,7 @@ def fleet(programs: Path, broker: Broker, engine_url: str, folder: Path, recordi
             "JM_CONFIG": str(Path(__file__).resolve().parents[3] / "config"),
         }
         if worker.name == "record-event-worker":
-            env |= {"JM_DATABASE__URL": f"sqlite://{folder}/records.db", "JM_DATABASE__LOCK_TIMEOUT": "300ms"}
+            env |= {"JM_DATABASE__URL": f"sqlite://{folder}/records.db", "JM_DATABASE__LOCK_TIMEOUT": "100ms", "JM_CONSUMER__RETRY_BASE_DELAY": "50ms"}
         else:
             env |= {"JM_ENGINE__BASE_URL": engine_url, "JM_ENGINE__MODEL": "m"}
         if worker.name in ("asr-worker", "sd-worker"):

@@ -8,6 +8,8 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -40,10 +42,12 @@ def draw(watcher: Watcher, phases: list[Phase], folder: Path) -> None:
 
 def _dashboard(dashboard: dict, watcher: Watcher, phases: list[Phase], path: Path) -> None:
     bands = list(_bands(dashboard["panels"]))
-    heights = [0.25 if isinstance(band, str) else band[0]["gridPos"]["h"] / 8 for band in bands] + [0.25]
-    figure = plt.figure(figsize=(16, 2.6 * sum(heights) + 1), layout="constrained")
-    figure.suptitle(dashboard["title"], fontsize=15, x=0.01, ha="left")
-    grid = figure.add_gridspec(len(heights), _COLUMNS, height_ratios=heights)
+    heights = [0.12 if isinstance(band, str) else band[0]["gridPos"]["h"] / 8 for band in bands] + [0.2]
+    size = 1.9 * sum(heights) + 0.45 * len(heights)
+    figure = plt.figure(figsize=(16, size))
+    figure.suptitle(dashboard["title"], fontsize=15, x=0.04, ha="left", y=1 - 0.2 / size)
+    grid = figure.add_gridspec(len(heights), _COLUMNS, height_ratios=heights, wspace=1.4, hspace=0.45)
+    figure.subplots_adjust(left=0.04, right=0.985, top=1 - 0.6 / size, bottom=0.1 / size)
     for index, band in enumerate(bands):
         if isinstance(band, str):
             _words(figure.add_subplot(grid[index, :]), band, size=12)
@@ -53,7 +57,7 @@ def _dashboard(dashboard: dict, watcher: Watcher, phases: list[Phase], path: Pat
             axes = figure.add_subplot(grid[index, place["x"] : place["x"] + place["w"]])
             _panel(axes, panel, watcher, phases)
     told = "   ".join(f"{number} {phase.title}" for number, phase in enumerate(phases, 1))
-    _words(figure.add_subplot(grid[-1, :]), f"Minutes since the start. {told}", size=7)
+    _words(figure.add_subplot(grid[-1, :]), textwrap.fill(f"Minutes since the start. {told}", 260), size=7)
     _save(figure, path)
 
 
@@ -132,7 +136,7 @@ def _legend(target: dict, labels: dict[str, str]) -> str:
     text = target["legendFormat"]
     for name, value in labels.items():
         text = text.replace(f"{{{{{name}}}}}", value)
-    return text
+    return re.sub(r"{{\w+}}", '""', text)  # a label without a value, as the default exchange's name
 
 
 def _unit(panel: dict) -> str:

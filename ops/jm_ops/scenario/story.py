@@ -14,6 +14,7 @@ from jm_ops.scenario.engine import USUAL, Engine
 from jm_ops.scenario.fleet import One
 from jm_ops.scenario.load import Load, Producer
 from jm_ops.scenario.machine import until
+from jm_ops.workers import workers
 
 # consumer_timeout is half an hour; here alerts and panels are asked as if it were this.
 CONSUMER_TIMEOUT = 20
@@ -39,13 +40,13 @@ class Story:
         self.load.start()
         for title, scene in [
             ("calm", self._calm),
+            ("the database is locked", self._database_locked),
             ("the language model answers 500", self._engine_fails),
             ("connections are closed", self._connections_closed),
             ("the broker has a memory alarm", self._alarm),
-            ("the database is locked", self._database_locked),
             ("an exchange loses its queue", self._unroutable),
             ("a queue exists with other arguments", self._refused),
-            (f"{RANDOM_TYPES} messages of unknown types", self._unknown_types),
+            (f"{RANDOM_TYPES} messages of unknown types, connections closed meanwhile", self._unknown_types),
             ("speech recognition hangs, its worker is drained and gone", self._hangs_and_drains),
             ("a process starts again and again", self._restarts),
             ("more arrives than is finished", self._backlog),
@@ -67,9 +68,10 @@ class Story:
         time.sleep(6)
 
     def _connections_closed(self) -> None:
-        for _ in range(5):
+        for _ in range(6):
             self.broker.close_connections()
-            time.sleep(3)
+            self.fleet[_RECORDS].wait_ready()
+            time.sleep(2)
 
     def _alarm(self) -> None:
         self.broker.control("set_vm_memory_high_watermark", "0.0000001")
@@ -100,8 +102,13 @@ class Story:
     def _unknown_types(self) -> None:
         before = self._count(_LLM)
         producer = Producer(self.broker)
+        for worker in workers():
+            producer.send(worker.queue, "x.y", {})
         producer.random_types(RANDOM_TYPES)
         producer.close()
+        while self._dead("jm.llm.dead") < RANDOM_TYPES // 2:
+            self.broker.close_connections()
+            self.fleet[_LLM].wait_ready()
         until("end of the unknown types", 300, lambda: self._dead("jm.llm.dead") >= RANDOM_TYPES)
         time.sleep(4)
         self.series = {"before": before, "after": self._count(_LLM)}
