@@ -196,7 +196,7 @@ def _broker() -> list[Alert]:
             severity="warning",
             summary="{{ $labels.queue }}: {{ $value | humanize }} settlements in a quarter of an hour never reached the broker",
             description="The work is done, and the broker gives the message out again.",
-            why="One lost connection costs at most one settlement for each of its workers, ten by default.",
+            why="One lost connection costs at most one settlement for each of its workers, ten by default, and mostly none.",
         ),
     ]
 

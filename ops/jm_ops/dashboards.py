@@ -50,8 +50,8 @@ def _dashboard(name: str, title: str, about: str, rows: list[Row], workers: list
     if workers is not None:
         built.with_variable(_variable("queue", "Queue", 'label_values(jm_mq_workers{namespace=~"$namespace"}, queue)', ".*"))
     ids = itertools.count(1)
-    for row in rows:
-        built.with_row(dashboard.Row(row.title).id(next(ids)))
+    for number, row in enumerate(rows, 1):
+        built.with_row(dashboard.Row(f"{number} · {row.title}").id(next(ids)))
         for panel in row.panels:
             built.with_panel(_panel(panel).id(next(ids)))
     return built

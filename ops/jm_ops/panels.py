@@ -56,7 +56,7 @@ def _verdict(where: str, workers: list[Worker]) -> Row:
     timeout = min(one.consumer_timeout for one in workers)
     dead = promql.increase("jm_mq_deliveries_total", "1h", where, 'outcome="dead_letter"')
     return Row(
-        "1 · Is anything wrong?",
+        "Is anything wrong?",
         [
             Panel(
                 "Alerts",
@@ -94,7 +94,7 @@ def _verdict(where: str, workers: list[Worker]) -> Row:
             ),
             Panel(
                 "Replicas that consume",
-                "Good: all that run. Fewer means that some are not registered with the broker: row 3.",
+                "Good: all that run. Fewer means that some are not registered with the broker: see the third row.",
                 [
                     Query(f"sum({promql.select('jm_mq_consumer_ready', where)})", "consume"),
                     Query(f"count({promql.select('jm_mq_consumer_ready', where)})", "run"),
@@ -123,7 +123,7 @@ def _waiting(where: str) -> Row:
     # The broker runs in a namespace of its own.
     broker_where = where.replace('namespace=~"$namespace", ', "") + ', queue!~".*[.]dead"'
     return Row(
-        "2 · Does work wait?",
+        "Does work wait?",
         [
             Panel(
                 "Backlog",
@@ -167,7 +167,7 @@ def _waiting(where: str) -> Row:
 def _consuming(where: str, workers: list[Worker]) -> Row:
     timeout = min(one.consumer_timeout for one in workers)
     return Row(
-        "3 · Does anybody work?",
+        "Does anybody work?",
         [
             Panel(
                 "Consumers registered with the broker",
@@ -235,7 +235,7 @@ def _work(where: str, *, by_type: bool) -> Row:
         ]
     ]
     return Row(
-        "4 · How fast is it?",
+        "How fast is it?",
         [
             Panel(
                 "Finished" + (" by type" if by_type else ""),
@@ -265,7 +265,7 @@ def _failing(where: str, *, by_type: bool) -> Row:
     by = "type, reason" if by_type else "queue, reason"
     legend = ("{{type}}" if by_type else "{{queue}}") + " {{reason}}"
     return Row(
-        "5 · What fails?",
+        "What fails?",
         [
             Panel(
                 "Share of runs that are retries",
@@ -315,7 +315,7 @@ def _failing(where: str, *, by_type: bool) -> Row:
 def _broker(where: str) -> Row:
     here = f"and on (namespace, instance) {promql.select('jm_mq_workers', where)}"
     return Row(
-        "6 · Is it the broker?",
+        "Is it the broker?",
         [
             Panel(
                 "Reconnects by reason",
@@ -363,7 +363,7 @@ def _broker(where: str) -> Row:
 def _records() -> Row:
     where = 'namespace=~"$namespace"'
     return Row(
-        "7 · What becomes of records?",
+        "What becomes of records?",
         [
             Panel(
                 "Record events by outcome",
@@ -389,7 +389,7 @@ def _process(where: str) -> Row:
 
     legend = "{{queue}} {{instance}}"
     return Row(
-        "8 · Is it the process?",
+        "Is it the process?",
         [
             Panel(
                 "CPU",

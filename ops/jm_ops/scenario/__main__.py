@@ -66,7 +66,7 @@ def _run(chosen: argparse.Namespace, folder: Path):
         for name, one in everybody.items():
             yield from findings.of_page(name, one.metrics())
         load = Load(broker, audio, notes_per_second=4, spoken_share=0.2)
-        story = Story(broker, engine, everybody, load, folder / "records.db")
+        story = Story(broker, engine, everybody, load, folder / "records.db", audio)
         story.play()
         yield from findings.of_alerts(watcher, rules, story.phases)
         yield from findings.of_dashboards(watcher, story.phases)

@@ -18,6 +18,11 @@ DASHBOARDS = ROOT / "k8s" / "components" / "monitoring" / "dashboards"
 # As Grafana fills them in; its own rate interval is four scrapes at least.
 _VARIABLES = {"$__rate_interval": f"{8 * INTERVAL}s", "$namespace": ".*", "$queue": ".*"}
 
+# Alerts that nothing in the story sets off, each with its reason. Their tests in ops/prometheus/tests do.
+NOT_PROVOKED = {
+    "JmMqLostAcks": "a settlement is lost when its channel goes in the moment of writing; dozens of closed connections cost none",
+}
+
 
 @dataclass(frozen=True)
 class Target:
@@ -54,7 +59,10 @@ def of_alerts(watcher: Watcher, alerts: list[Alert], phases: list[Phase]) -> Ite
         # The first scrapes come before the workers' first connection.
         if watcher.range(alert.expr, calm.begin + 10, calm.end):
             yield f"{where}: true while all is calm"
-        if not watcher.range(alert.expr, calm.end, phases[-1].end):
+        expr = alert.expr
+        if alert.name in NOT_PROVOKED:
+            expr = expr.rsplit(" > ", 1)[0]  # its data, whatever they are
+        if not watcher.range(expr, calm.end, phases[-1].end):
             yield f"{where}: never true"
 
 

@@ -30,8 +30,9 @@ class Phase:
 
 
 class Story:
-    def __init__(self, broker: Broker, engine: Engine, fleet: dict[str, One], load: Load, database: Path):
-        self.broker, self.engine, self.fleet, self.load, self.database = broker, engine, fleet, load, database
+    def __init__(self, broker: Broker, engine: Engine, fleet: dict[str, One], load: Load, database: Path, audio: str):
+        self.broker, self.engine, self.fleet, self.load = broker, engine, fleet, load
+        self.database, self.audio = database, audio
         self.phases: list[Phase] = []
         self.series: dict[str, int] = {}
         self.codes: dict[str, int] = {}
@@ -43,13 +44,13 @@ class Story:
             ("the database is locked", self._database_locked),
             ("the language model answers 500", self._engine_fails),
             ("connections are closed", self._connections_closed),
+            ("more arrives than is finished", self._backlog),
             ("the broker has a memory alarm", self._alarm),
             ("an exchange loses its queue", self._unroutable),
             ("a queue exists with other arguments", self._refused),
             (f"{RANDOM_TYPES} messages of unknown types, connections closed meanwhile", self._unknown_types),
             ("speech recognition hangs, its worker is drained and gone", self._hangs_and_drains),
             ("a process starts again and again", self._restarts),
-            ("more arrives than is finished", self._backlog),
             ("all are drained and gone", self._all_stop),
         ]:
             begin = time.time()
@@ -63,7 +64,7 @@ class Story:
 
     def _engine_fails(self) -> None:
         self.engine.fails = {"chat"}
-        time.sleep(20)
+        time.sleep(35)
         self.engine.usual()
         time.sleep(6)
 
@@ -115,6 +116,10 @@ class Story:
 
     def _hangs_and_drains(self) -> None:
         self.engine.takes = USUAL | {"transcriptions": 60}
+        producer = Producer(self.broker)
+        for _ in range(20):
+            producer.send("jm.asr", "asr.transcribe", {"audio": {"url": self.audio}})
+        producer.close()
         time.sleep(CONSUMER_TIMEOUT + 3)
         self.fleet[_ASR].terminate()
         self.fleet[_ASR].wait(40)
@@ -135,8 +140,10 @@ class Story:
         producer = Producer(self.broker)
         for _ in range(5):
             producer.chats(1500)
-            time.sleep(5)
+            time.sleep(4)
         producer.close()
+        self.broker.api("DELETE", "queues/%2F/jm.llm/contents")
+        self.engine.usual()
 
     def _all_stop(self) -> None:
         # Everybody holds work that does not end before the drain's deadline.
