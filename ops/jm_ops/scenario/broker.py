@@ -23,7 +23,9 @@ _VHOST = "%2F"
 
 
 class Broker:
-    def __init__(self, root: Path, folder: Path):
+    def __init__(self, root: Path, folder: Path, without: tuple[str, ...] = ()):
+        """`without` are keys of the manifest's configuration that this one does not have."""
+        self._left_out = ("#", "cluster_partition", "disk_free", *without)
         self.amqp, self.management, self.metrics, self._dist, self._epmd = free_ports(5)
         self._root = root
         self._inside = f"/srv/jm-{secrets.token_hex(4)}"
@@ -38,7 +40,7 @@ class Broker:
         cookie = self._own / "home" / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(16))
         cookie.chmod(0o400)
-        (self._own / "enabled_plugins").write_text("[rabbitmq_management,rabbitmq_prometheus].\n")
+        (self._own / "enabled_plugins").write_text("[rabbitmq_management,rabbitmq_prometheus,rabbitmq_shovel,rabbitmq_shovel_management].\n")
         (self._own / "rabbitmq.conf").write_text(self._configuration())
         script = (
             f'mount -t proc proc "$1/proc" && exec chroot "$1" /usr/bin/env -i {self._environment()} '
@@ -86,7 +88,7 @@ class Broker:
         """The cluster's own lines, but for those that need other nodes or disks, on ports of ours."""
         cluster = yaml.safe_load((MANIFESTS / "cluster.yaml").read_text())
         lines = cluster["spec"]["rabbitmq"]["additionalConfig"].splitlines()
-        kept = [line for line in lines if not line.startswith(("#", "cluster_partition", "disk_free"))]
+        kept = [line for line in lines if not line.startswith(self._left_out)]
         return "\n".join(
             [
                 *kept,

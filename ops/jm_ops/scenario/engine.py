@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 # Seconds for one answer, by what is asked: models differ as much.
@@ -13,9 +14,13 @@ _USAGE = {"prompt_tokens": 8, "completion_tokens": 4, "total_tokens": 12}
 
 
 class Engine:
-    """`fails` and `takes` say for each kind of work whether it is answered 500, and after how many seconds."""
+    """`fails` and `takes` say for each kind of work whether it is answered 500, and after how many seconds.
 
-    def __init__(self):
+    `hear` is told each request's kind and body once it is answered well.
+    """
+
+    def __init__(self, hear: Callable[[str, bytes], None] = lambda *_: None):
+        self._hear = hear
         self.takes = dict(USUAL)
         self.fails: set[str] = set()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -41,6 +46,8 @@ class Engine:
                 kind = "chat" if self.path.endswith("/chat/completions") else self.path.rsplit("/", 1)[1]
                 time.sleep(engine.takes.get(kind, 0))
                 status, answer = (500, {"error": {"message": "out of order"}}) if kind in engine.fails else (200, _answer(kind, body))
+                if status == 200:
+                    engine._hear(kind, body)
                 text = json.dumps(answer).encode()
                 try:
                     self.send_response(status)
