@@ -32,7 +32,9 @@ def metrics() -> Iterator[str]:
     code = {name for path in _METRICS for name in re.findall(r'"(jm_[a-z_]+)"', (ROOT / path).read_text())}
     shown = {base(name) for target in targets() for name in metric_names(filled(target.expr))}
     named = shown | {base(name) for alert in alerts(workers()) for name in metric_names(alert.expr)}
-    yield from (f"{name} is on no dashboard, and not in ops/jm_ops/unused.py" for name in sorted(code - shown - UNUSED.keys()))
+    yield from (
+        f"{name} is on no dashboard, and not in ops/jm_ops/unused.py" for name in sorted(code - shown - UNUSED.keys())
+    )
     yield from (f"{name} is named and not in the code" for name in sorted(named - code) if not name.startswith(_OTHERS))
 
 
@@ -64,7 +66,11 @@ def panels() -> Iterator[str]:
 def tests() -> Iterator[str]:
     """Each alert is tested, firing and silent."""
     text = "\n".join(path.read_text() for path in (ROOT / "ops/prometheus/tests").glob("*.yaml"))
-    yield from (f"{name} has no test in ops/prometheus/tests" for name in sorted({alert.name for alert in alerts(workers())}) if name not in text)
+    yield from (
+        f"{name} has no test in ops/prometheus/tests"
+        for name in sorted({alert.name for alert in alerts(workers())})
+        if name not in text
+    )
 
 
 def main() -> int:

@@ -160,7 +160,9 @@ def _oldest(workers: list[Worker]) -> list[Alert]:
 
 def _broker() -> list[Alert]:
     lost = promql.increase("jm_mq_lost_acks_total", "15m")
-    unpublished = promql.increase("jm_mq_publishes_total", "10m", 'outcome!="confirmed"', by="namespace, exchange, outcome")
+    unpublished = promql.increase(
+        "jm_mq_publishes_total", "10m", 'outcome!="confirmed"', by="namespace, exchange, outcome"
+    )
     return [
         Alert(
             name="JmMqReconnectLoop",

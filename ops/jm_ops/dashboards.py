@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 
 from grafana_foundation_sdk.builders import common, dashboard, heatmap, prometheus, stat, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
@@ -11,19 +12,24 @@ from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models import prometheus as query_model
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 
-from jm_ops.panels import Panel, Row, overview, worker
+from jm_ops.panels import Panel, Query, Row, overview, worker
 from jm_ops.workers import Worker
 
 _SOURCE = model.DataSourceRef(type_val="prometheus", uid="${datasource}")
 _COLOURS = {"warning": "orange", "critical": "red"}
 _HEIGHT = 8
+AnyPanel = timeseries.Panel | stat.Panel | heatmap.Panel
 
 
 def dashboards(workers: list[Worker]) -> dict[str, str]:
     """JSON by file name."""
     made = {
         "overview": _dashboard(
-            "overview", "jm-mq: all queues", "All queues, in the order in which one looks in an incident.", overview(workers), workers
+            "overview",
+            "jm-mq: all queues",
+            "All queues, in the order in which one looks in an incident.",
+            overview(workers),
+            workers,
         )
     }
     for one in workers:
@@ -43,12 +49,20 @@ def _dashboard(name: str, title: str, about: str, rows: list[Row], workers: list
         .time("now-3h", "now")
         .timezone("browser")
         .tooltip(model.DashboardCursorSync.CROSSHAIR)
-        .link(dashboard.DashboardLink("jm-mq").type(model.DashboardLinkType.DASHBOARDS).tags(["jm-mq"]).as_dropdown(True).keep_time(True))
+        .link(
+            dashboard.DashboardLink("jm-mq")
+            .type(model.DashboardLinkType.DASHBOARDS)
+            .tags(["jm-mq"])
+            .as_dropdown(True)
+            .keep_time(True)
+        )
         .with_variable(dashboard.DatasourceVariable("datasource").label("Data source").type("prometheus"))
         .with_variable(_variable("namespace", "Namespace", "label_values(jm_mq_workers, namespace)", ".*"))
     )
     if workers is not None:
-        built.with_variable(_variable("queue", "Queue", 'label_values(jm_mq_workers{namespace=~"$namespace"}, queue)', ".*"))
+        built.with_variable(
+            _variable("queue", "Queue", 'label_values(jm_mq_workers{namespace=~"$namespace"}, queue)', ".*")
+        )
     ids = itertools.count(1)
     for number, row in enumerate(rows, 1):
         built.with_row(dashboard.Row(f"{number} · {row.title}").id(next(ids)))
@@ -71,23 +85,24 @@ def _variable(name: str, label: str, query: str, everything: str) -> dashboard.Q
     )
 
 
-def _panel(panel: Panel):
-    makers = {"timeseries": _lines, "stat": _number, "heatmap": _heatmap}
-    made = makers[panel.kind](panel).title(panel.title).description(panel.good).datasource(_SOURCE).span(panel.width)
+def _panel(panel: Panel) -> AnyPanel:
+    made = _MAKERS[panel.kind](panel).title(panel.title).description(panel.good).datasource(_SOURCE).span(panel.width)
     made.height(4 if panel.kind == "stat" else _HEIGHT).unit(panel.unit)
-    for letter, query in zip("ABCDEF", panel.queries):
+    for letter, query in zip("ABCDEF", panel.queries, strict=False):
         made.with_target(_target(panel, query).ref_id(letter))
     return made
 
 
-def _target(panel: Panel, query) -> prometheus.Dataquery:
+def _target(panel: Panel, query: Query) -> prometheus.Dataquery:
     target = prometheus.Dataquery().expr(query.expr).legend_format(query.legend).range()
     return target.format(query_model.PromQueryFormat.HEATMAP) if panel.kind == "heatmap" else target
 
 
 def _thresholds(panel: Panel) -> dashboard.ThresholdsConfig:
     steps = [model.Threshold(value=None, color="green")]
-    steps += [model.Threshold(value=float(value), color=_COLOURS[meaning]) for value, meaning in sorted(panel.limits.items())]
+    steps += [
+        model.Threshold(value=float(value), color=_COLOURS[meaning]) for value, meaning in sorted(panel.limits.items())
+    ]
     return dashboard.ThresholdsConfig().mode(model.ThresholdsMode.ABSOLUTE).steps(steps)
 
 
@@ -95,7 +110,12 @@ def _lines(panel: Panel) -> timeseries.Panel:
     made = timeseries.Panel().line_width(1).fill_opacity(5)
     if panel.unit != "mps" or not panel.limits:  # a slope goes below zero
         made.min(0)
-    made.legend(common.VizLegendOptions().show_legend(True).placement(models.LegendPlacement.BOTTOM).display_mode(models.LegendDisplayMode.LIST))
+    made.legend(
+        common.VizLegendOptions()
+        .show_legend(True)
+        .placement(models.LegendPlacement.BOTTOM)
+        .display_mode(models.LegendDisplayMode.LIST)
+    )
     if panel.limits:
         made.thresholds(_thresholds(panel))
         made.thresholds_style(common.GraphThresholdsStyleConfig().mode(models.GraphTresholdsStyleMode.DASHED))
@@ -112,3 +132,6 @@ def _number(panel: Panel) -> stat.Panel:
 def _heatmap(panel: Panel) -> heatmap.Panel:
     colours = heatmap.HeatmapColorOptions().mode(HeatmapColorMode.SCHEME).scheme("Blues").steps(64)
     return heatmap.Panel().calculate(False).color(colours).y_axis(heatmap.YAxisConfig().unit("s"))
+
+
+_MAKERS: dict[str, Callable[[Panel], AnyPanel]] = {"timeseries": _lines, "stat": _number, "heatmap": _heatmap}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import promql_parser
 
 
@@ -12,7 +14,7 @@ def metric_names(expr: str) -> set[str]:
     return found
 
 
-def _walk(node: object, found: set[str]) -> None:
+def _walk(node: Any, found: set[str]) -> None:
     match type(node).__name__:
         case "VectorSelector":
             found.add(node.name)

@@ -33,7 +33,9 @@ CLOSING = 30
 
 def build(folder: Path) -> list[dict]:
     """What `kubectl kustomize` makes of a folder."""
-    done = subprocess.run([TOOLS / "programs/usr/bin/kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [TOOLS / "programs/usr/bin/kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False
+    )
     if done.returncode:
         raise RuntimeError(f"{folder.name}: {done.stderr.strip()}")
     return [document for document in yaml.safe_load_all(done.stdout) if document]
@@ -122,7 +124,9 @@ def of_workers(documents: list[dict]) -> Iterator[str]:
         spec = deployment["spec"]["template"]["spec"]
         container = spec["containers"][0]
         env = {one["name"]: one.get("value", "") for one in container["env"]}
-        drain = seconds(env["JM_CONSUMER__DRAIN_TIMEOUT"]) if "JM_CONSUMER__DRAIN_TIMEOUT" in env else worker.drain_timeout
+        drain = (
+            seconds(env["JM_CONSUMER__DRAIN_TIMEOUT"]) if "JM_CONSUMER__DRAIN_TIMEOUT" in env else worker.drain_timeout
+        )
         if spec["terminationGracePeriodSeconds"] < drain + CLOSING:
             yield f"{worker.name}: terminationGracePeriodSeconds is not {CLOSING} s above drain_timeout ({drain:.0f} s)"
         for probe, path in (("livenessProbe", "/health/live"), ("readinessProbe", "/health/ready")):
@@ -144,9 +148,20 @@ def of_workers(documents: list[dict]) -> Iterator[str]:
 
 def components() -> Iterator[str]:
     """Every worker is in every component, and each autoscaler knows its queue."""
-    scalers = {one["metadata"]["name"]: one for path in (_K8S / "components/keda").glob("*.yaml") for one in _documents(path, "ScaledObject")}
-    pods = {one["metadata"]["name"]: one for one in _documents(_K8S / "components/hpa/autoscalers.yaml", "HorizontalPodAutoscaler")}
-    users = {one["metadata"]["name"]: one for path in (_K8S / "components/rabbitmq").glob("*.yaml") for one in _documents(path, "User")}
+    scalers = {
+        one["metadata"]["name"]: one
+        for path in (_K8S / "components/keda").glob("*.yaml")
+        for one in _documents(path, "ScaledObject")
+    }
+    pods = {
+        one["metadata"]["name"]: one
+        for one in _documents(_K8S / "components/hpa/autoscalers.yaml", "HorizontalPodAutoscaler")
+    }
+    users = {
+        one["metadata"]["name"]: one
+        for path in (_K8S / "components/rabbitmq").glob("*.yaml")
+        for one in _documents(path, "User")
+    }
     dashboards = {path.stem for path in (_K8S / "components/monitoring/dashboards").glob("*.json")}
     for worker in workers():
         for what, known in (("keda", scalers), ("hpa", pods), ("rabbitmq", users), ("monitoring", dashboards)):

@@ -69,7 +69,12 @@ def _verdict(where: str, workers: list[Worker]) -> Row:
             Panel(
                 "Queues without a consumer",
                 "Good: 0. A queue counts when no replica that runs is registered for it.",
-                [Query(f"count(max by ({promql.QUEUE}) ({promql.select('jm_mq_consumer_ready', where)}) == 0) or vector(0)", "queues")],
+                [
+                    Query(
+                        f"count(max by ({promql.QUEUE}) ({promql.select('jm_mq_consumer_ready', where)}) == 0) or vector(0)",
+                        "queues",
+                    )
+                ],
                 kind="stat",
                 limits={1: "critical"},
                 width=4,
@@ -116,7 +121,13 @@ def _verdict(where: str, workers: list[Worker]) -> Row:
 
 
 def _rows(where: str, workers: list[Worker], *, by_type: bool) -> list[Row]:
-    return [_waiting(where), _consuming(where, workers), _work(where, by_type=by_type), _failing(where, by_type=by_type), _broker(where)]
+    return [
+        _waiting(where),
+        _consuming(where, workers),
+        _work(where, by_type=by_type),
+        _failing(where, by_type=by_type),
+        _broker(where),
+    ]
 
 
 def _waiting(where: str) -> Row:
@@ -147,12 +158,22 @@ def _waiting(where: str) -> Row:
             Panel(
                 "Waiting, by the broker's own count",
                 "Good: the same as Backlog. Where no worker runs, only the broker still counts.",
-                [Query(f"sum by (queue) ({promql.select('rabbitmq_detailed_queue_messages_ready', broker_where)})", "{{queue}}")],
+                [
+                    Query(
+                        f"sum by (queue) ({promql.select('rabbitmq_detailed_queue_messages_ready', broker_where)})",
+                        "{{queue}}",
+                    )
+                ],
             ),
             Panel(
                 "With consumers, by the broker's own count",
                 "Good: at most concurrency times prefetch for each replica. It is what KEDA counts beside the backlog.",
-                [Query(f"sum by (queue) ({promql.select('rabbitmq_detailed_queue_messages_unacked', broker_where)})", "{{queue}}")],
+                [
+                    Query(
+                        f"sum by (queue) ({promql.select('rabbitmq_detailed_queue_messages_unacked', broker_where)})",
+                        "{{queue}}",
+                    )
+                ],
             ),
             Panel(
                 "In dead-letter queues",
@@ -199,7 +220,11 @@ def _consuming(where: str, workers: list[Worker]) -> Row:
             Panel(
                 "Oldest unacked",
                 f"Good: the length of one task. The broker's consumer_timeout is {timeout / 60:.0f} minutes, the alert at 80 % of it.",
-                [Query(f"max by ({promql.QUEUE}) ({promql.select('jm_mq_oldest_unacked_seconds', where)})", "{{queue}}")],
+                [
+                    Query(
+                        f"max by ({promql.QUEUE}) ({promql.select('jm_mq_oldest_unacked_seconds', where)})", "{{queue}}"
+                    )
+                ],
                 unit="s",
                 limits={timeout * 0.8: "warning", timeout: "critical"},
             ),
@@ -229,7 +254,10 @@ def _work(where: str, *, by_type: bool) -> Row:
             unit="s",
         )
         for percent, good in [
-            (50, "Good: flat. Runs that succeeded; half of them took less. It rises with the engine's load or longer texts."),
+            (
+                50,
+                "Good: flat. Runs that succeeded; half of them took less. It rises with the engine's load or longer texts.",
+            ),
             (95, "Good: below a third of handler_timeout. It rises before anything times out."),
             (99, "Good: below handler_timeout. At it, runs are cut off and begin anew."),
         ]
@@ -252,7 +280,12 @@ def _work(where: str, *, by_type: bool) -> Row:
             Panel(
                 "Handler time",
                 "Good: one dark band. A second band above it is a slow kind of task, or a slow engine.",
-                [Query(f"sum by (le) (rate({promql.select('jm_mq_handler_seconds_bucket', where)}[{WINDOW}]))", "{{le}}")],
+                [
+                    Query(
+                        f"sum by (le) (rate({promql.select('jm_mq_handler_seconds_bucket', where)}[{WINDOW}]))",
+                        "{{le}}",
+                    )
+                ],
                 unit="s",
                 kind="heatmap",
             ),
@@ -299,13 +332,22 @@ def _failing(where: str, *, by_type: bool) -> Row:
             Panel(
                 "Dead letters by kind",
                 "Good: none. `exhausted`: its cause is gone or not, then put back; `unknown_type`, `undecodable`: a producer's mistake.",
-                [Query(promql.increase("jm_mq_dead_letters_total", "5m", where, by="queue, kind"), "{{queue}} {{kind}}")],
+                [
+                    Query(
+                        promql.increase("jm_mq_dead_letters_total", "5m", where, by="queue, kind"), "{{queue}} {{kind}}"
+                    )
+                ],
                 limits={1: "critical"},
             ),
             Panel(
                 "Handed back (nacks)",
                 "Good: only while replicas are replaced. `true`: back to the queue; `false`: the broker's policy decides.",
-                [Query(promql.rate("jm_mq_nacks_total", WINDOW, where, by="queue, requeue"), "{{queue}} requeue={{requeue}}")],
+                [
+                    Query(
+                        promql.rate("jm_mq_nacks_total", WINDOW, where, by="queue, requeue"),
+                        "{{queue}} requeue={{requeue}}",
+                    )
+                ],
                 unit="cps",
             ),
         ],
@@ -320,7 +362,12 @@ def _broker(where: str) -> Row:
             Panel(
                 "Reconnects by reason",
                 "Good: none. `lost`: network or broker; `cancelled`: the queue was deleted or its node left; `panic`: a defect.",
-                [Query(promql.increase("jm_mq_reconnects_total", "5m", where, by="queue, reason"), "{{queue}} {{reason}}")],
+                [
+                    Query(
+                        promql.increase("jm_mq_reconnects_total", "5m", where, by="queue, reason"),
+                        "{{queue}} {{reason}}",
+                    )
+                ],
                 limits={3: "warning"},
             ),
             Panel(
@@ -332,17 +379,31 @@ def _broker(where: str) -> Row:
             Panel(
                 "Lost settlements",
                 "Good: 0 but for lost connections. The work is done, and the broker gives the message out again.",
-                [Query(promql.increase("jm_mq_lost_acks_total", "5m", where, by="queue, reason"), "{{queue}} {{reason}}")],
+                [
+                    Query(
+                        promql.increase("jm_mq_lost_acks_total", "5m", where, by="queue, reason"),
+                        "{{queue}} {{reason}}",
+                    )
+                ],
             ),
             Panel(
                 "Results kept across a lost connection",
                 "Good: `used` follows each reconnect. `evicted`: the message came back elsewhere, or too late.",
-                [Query(promql.increase("jm_mq_kept_results_total", "5m", where, by="queue, fate"), "{{queue}} {{fate}}")],
+                [
+                    Query(
+                        promql.increase("jm_mq_kept_results_total", "5m", where, by="queue, fate"), "{{queue}} {{fate}}"
+                    )
+                ],
             ),
             Panel(
                 "Publishes by how they ended",
                 "Good: all confirmed. `timed_out`: the broker blocks or hangs; `unroutable`: an exchange lost its queue.",
-                [Query(f"sum by (exchange, outcome) (rate(jm_mq_publishes_total[{WINDOW}]) {here})", "{{exchange}} {{outcome}}")],
+                [
+                    Query(
+                        f"sum by (exchange, outcome) (rate(jm_mq_publishes_total[{WINDOW}]) {here})",
+                        "{{exchange}} {{outcome}}",
+                    )
+                ],
                 unit="mps",
             ),
             Panel(

@@ -55,12 +55,11 @@ def draining(where: str = "") -> str:
     ready = select("jm_mq_consumer_ready", where)
     held = select("jm_mq_in_flight", where)
     open_ones = select("jm_mq_connections", 'role="consumer"')
-    return (
-        f"({ready} == 0) and on ({REPLICA}) ({held} > 0) "
-        f"and on (namespace, instance) ({open_ones} > 0)"
-    )
+    return f"({ready} == 0) and on ({REPLICA}) ({held} > 0) and on (namespace, instance) ({open_ones} > 0)"
 
 
 def ours(process_metric: str, where: str = "") -> str:
     """A metric of the process, from workers alone: its name says nothing of whose process it is."""
-    return f"{process_metric} * on (namespace, instance) group_left (queue) ({select('jm_mq_workers', where)} >= bool 0)"
+    return (
+        f"{process_metric} * on (namespace, instance) group_left (queue) ({select('jm_mq_workers', where)} >= bool 0)"
+    )

@@ -11,14 +11,16 @@ import dataclasses
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from jm_ops.alerts import Alert, alerts
 from jm_ops.scenario import findings
 from jm_ops.scenario.broker import Broker
 from jm_ops.scenario.engine import Engine
-from jm_ops.scenario.fleet import fleet
+from jm_ops.scenario.fleet import One, fleet
 from jm_ops.scenario.load import Load, recording
+from jm_ops.scenario.picture import draw
 from jm_ops.scenario.story import CONSUMER_TIMEOUT, RANDOM_TYPES, Story
 from jm_ops.scenario.watcher import Watcher
 from jm_ops.workers import seconds, workers
@@ -47,12 +49,14 @@ def main() -> int:
     return 1 if wrong else 0
 
 
-def _run(chosen: argparse.Namespace, folder: Path):
+def _run(chosen: argparse.Namespace, folder: Path) -> Iterator[str]:
     # Half an hour is too long for a story of minutes; the expression is the same.
     impatient = [dataclasses.replace(worker, consumer_timeout=CONSUMER_TIMEOUT) for worker in workers()]
     rules = alerts(impatient)
     broker, engine = Broker(chosen.rabbitmq, folder), Engine()
-    everybody, watcher, load = {}, None, None
+    everybody: dict[str, One] = {}
+    watcher: Watcher | None = None
+    load: Load | None = None
     try:
         broker.start()
         audio = recording(folder / "recordings")
@@ -75,13 +79,11 @@ def _run(chosen: argparse.Namespace, folder: Path):
         yield from (f"{name} ended with {code} after SIGTERM" for name, code in story.codes.items() if code)
         _tell(story, rules)
         if chosen.pictures:
-            from jm_ops.scenario.picture import draw  # only who draws needs the library
-
             draw(watcher, story.phases, chosen.pictures)
     finally:
-        for one in [load, watcher]:
-            if one:
-                one.stop()
+        for part in (load, watcher):
+            if part:
+                part.stop()
         for one in everybody.values():
             one.end(5)
         engine.stop()
@@ -97,7 +99,9 @@ def _tell(story: Story, rules: list[Alert]) -> None:
     count = sum(1 for _ in findings.targets())
     names = len({rule.name for rule in rules})
     print(f"{count} queries of dashboards, {len(rules)} rules of {names} alerts, {len(story.phases)} phases")
-    print(f"series of llm-worker before {RANDOM_TYPES} unknown types: {story.series['before']}, after: {story.series['after']}")
+    print(
+        f"series of llm-worker before {RANDOM_TYPES} unknown types: {story.series['before']}, after: {story.series['after']}"
+    )
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -40,7 +41,9 @@ class Broker:
         cookie = self._own / "home" / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(16))
         cookie.chmod(0o400)
-        (self._own / "enabled_plugins").write_text("[rabbitmq_management,rabbitmq_prometheus,rabbitmq_shovel,rabbitmq_shovel_management].\n")
+        (self._own / "enabled_plugins").write_text(
+            "[rabbitmq_management,rabbitmq_prometheus,rabbitmq_shovel,rabbitmq_shovel_management].\n"
+        )
         (self._own / "rabbitmq.conf").write_text(self._configuration())
         script = (
             f'mount -t proc proc "$1/proc" && exec chroot "$1" /usr/bin/env -i {self._environment()} '
@@ -56,7 +59,7 @@ class Broker:
             self._node.end()
         shutil.rmtree(self._own, ignore_errors=True)
 
-    def api(self, method: str, path: str, body: object = None) -> object:
+    def api(self, method: str, path: str, body: object = None) -> Any:
         request = urllib.request.Request(f"http://127.0.0.1:{self.management}/api/{path}", method=method)
         user = ":".join(self.admin).encode()
         request.add_header("authorization", "Basic " + base64.b64encode(user).decode())

@@ -37,15 +37,19 @@ class Engine:
     def stop(self) -> None:
         self._server.shutdown()
 
-    def _handler(engine):  # noqa: N805 - the inner class has a self of its own
+    def _handler(engine) -> type[BaseHTTPRequestHandler]:  # noqa: N805 - the inner class has a self of its own
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
 
-            def do_POST(self):
+            def do_POST(self) -> None:
                 body = self.rfile.read(int(self.headers["content-length"] or 0))
                 kind = "chat" if self.path.endswith("/chat/completions") else self.path.rsplit("/", 1)[1]
                 time.sleep(engine.takes.get(kind, 0))
-                status, answer = (500, {"error": {"message": "out of order"}}) if kind in engine.fails else (200, _answer(kind, body))
+                status, answer = (
+                    (500, {"error": {"message": "out of order"}})
+                    if kind in engine.fails
+                    else (200, _answer(kind, body))
+                )
                 if status == 200:
                     engine._hear(kind, body)
                 text = json.dumps(answer).encode()
@@ -58,7 +62,7 @@ class Engine:
                 except OSError:
                     self.close_connection = True  # whoever asked has gone
 
-            def log_message(self, *_):
+            def log_message(self, *_: object) -> None:
                 pass
 
         return Handler
@@ -69,16 +73,47 @@ def _answer(kind: str, body: bytes) -> dict:
         case "chat":
             message = {"role": "assistant", "content": "A note about a meeting."}
             choice = {"index": 0, "message": message, "finish_reason": "stop"}
-            return {"id": "c", "object": "chat.completion", "created": 0, "model": "m", "choices": [choice], "usage": _USAGE}
+            return {
+                "id": "c",
+                "object": "chat.completion",
+                "created": 0,
+                "model": "m",
+                "choices": [choice],
+                "usage": _USAGE,
+            }
         case "embeddings":
             texts = json.loads(body)["input"]
             count = len(texts) if isinstance(texts, list) else 1
-            data = [{"object": "embedding", "index": index, "embedding": [0.5, -0.5, 0.5, 0.5]} for index in range(count)]
+            data = [
+                {"object": "embedding", "index": index, "embedding": [0.5, -0.5, 0.5, 0.5]} for index in range(count)
+            ]
             return {"object": "list", "data": data, "model": "m", "usage": {"prompt_tokens": 8, "total_tokens": 8}}
         case _:
-            segment = {"id": 0, "seek": 0, "start": 0.0, "end": 2.0, "text": "Hello.", "tokens": [1], "temperature": 0.0}
+            segment = {
+                "id": 0,
+                "seek": 0,
+                "start": 0.0,
+                "end": 2.0,
+                "text": "Hello.",
+                "tokens": [1],
+                "temperature": 0.0,
+            }
             segment |= {"avg_logprob": -0.2, "compression_ratio": 1.0, "no_speech_prob": 0.01}
             if b"diarized_json" in body:
-                segment = {"type": "transcript.text.segment", "id": "seg_000", "start": 0.0, "end": 2.0, "text": "Hello.", "speaker": "A"}
+                segment = {
+                    "type": "transcript.text.segment",
+                    "id": "seg_000",
+                    "start": 0.0,
+                    "end": 2.0,
+                    "text": "Hello.",
+                    "speaker": "A",
+                }
             usage = {"type": "duration", "seconds": 2.0}
-            return {"task": "transcribe", "language": "english", "duration": 2.0, "text": "Hello.", "segments": [segment], "usage": usage}
+            return {
+                "task": "transcribe",
+                "language": "english",
+                "duration": 2.0,
+                "text": "Hello.",
+                "segments": [segment],
+                "usage": usage,
+            }

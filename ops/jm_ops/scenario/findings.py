@@ -83,7 +83,15 @@ def of_names(watcher: Watcher, alerts: list[Alert]) -> Iterator[str]:
 
 
 # What Prometheus adds of its own.
-_SCRAPE = {"ALERTS", "ALERTS_FOR_STATE", "up", "scrape_duration_seconds", "scrape_samples_scraped", "scrape_samples_post_metric_relabeling", "scrape_series_added"}
+_SCRAPE = {
+    "ALERTS",
+    "ALERTS_FOR_STATE",
+    "up",
+    "scrape_duration_seconds",
+    "scrape_samples_scraped",
+    "scrape_samples_post_metric_relabeling",
+    "scrape_series_added",
+}
 
 
 def base(name: str) -> str:
@@ -106,5 +114,3 @@ def of_cardinality(series: dict[str, int], kinds: int) -> Iterator[str]:
     more = series["after"] - series["before"]
     if more > 5:
         yield f"{kinds} messages of unknown types made {more} more series"
-
-

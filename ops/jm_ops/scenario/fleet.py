@@ -39,14 +39,19 @@ class One:
         return get(f"http://127.0.0.1:{self.port}/metrics")
 
     def kill(self) -> None:
-        self._process.signal(signal.SIGKILL)
-        self._process.wait(5)
+        self._running().signal(signal.SIGKILL)
+        self._running().wait(5)
 
     def terminate(self) -> None:
-        self._process.signal(signal.SIGTERM)
+        self._running().signal(signal.SIGTERM)
 
     def wait(self, limit: float) -> int:
-        return self._process.wait(limit)
+        return self._running().wait(limit)
+
+    def _running(self) -> Process:
+        if not self._process:
+            raise RuntimeError(f"{self.name} was not started")
+        return self._process
 
     def end(self, limit: float = 40) -> int:
         return self._process.end(limit) if self._process else 0
@@ -64,7 +69,11 @@ def fleet(programs: Path, broker: Broker, engine_url: str, folder: Path, recordi
             "JM_CONFIG": str(Path(__file__).resolve().parents[3] / "config"),
         }
         if worker.name == "record-event-worker":
-            env |= {"JM_DATABASE__URL": f"sqlite://{folder}/records.db", "JM_DATABASE__LOCK_TIMEOUT": "100ms", "JM_CONSUMER__RETRY_BASE_DELAY": "50ms"}
+            env |= {
+                "JM_DATABASE__URL": f"sqlite://{folder}/records.db",
+                "JM_DATABASE__LOCK_TIMEOUT": "100ms",
+                "JM_CONSUMER__RETRY_BASE_DELAY": "50ms",
+            }
         else:
             env |= {"JM_ENGINE__BASE_URL": engine_url, "JM_ENGINE__MODEL": "m"}
         if worker.name in ("asr-worker", "sd-worker"):

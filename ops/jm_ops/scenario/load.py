@@ -24,14 +24,18 @@ def recording(folder: Path) -> str:
         file.setnchannels(1)
         file.setsampwidth(2)
         file.setframerate(16000)
-        file.writeframes(b"".join(int(2000 * (1 if i // 40 % 2 else -1)).to_bytes(2, "little", signed=True) for i in range(32000)))
+        file.writeframes(
+            b"".join((2000 * (1 if i // 40 % 2 else -1)).to_bytes(2, "little", signed=True) for i in range(32000))
+        )
     return f"file://{path}"
 
 
 class Producer:
     def __init__(self, broker: Broker):
         credentials = pika.PlainCredentials(*broker.admin)
-        self._connection = pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", broker.amqp, credentials=credentials, heartbeat=0))
+        self._connection = pika.BlockingConnection(
+            pika.ConnectionParameters("127.0.0.1", broker.amqp, credentials=credentials, heartbeat=0)
+        )
         self._channel = self._connection.channel()
 
     def send(self, queue: str, kind: str, body: dict) -> None:
@@ -48,8 +52,16 @@ class Producer:
             self.send("jm.llm", f"x.{secrets.token_hex(8)}", {})
 
     def note(self, audio: str | None = None) -> None:
-        content = {"audio": {"url": audio}, "language": "en"} if audio else {"title": "Monday", "text": _TEXT, "language": "en"}
-        self.send("jm.coreRecordEvent", "record.created", {"record_id": secrets.token_hex(8), "revision": 1, "content": content})
+        content = (
+            {"audio": {"url": audio}, "language": "en"}
+            if audio
+            else {"title": "Monday", "text": _TEXT, "language": "en"}
+        )
+        self.send(
+            "jm.coreRecordEvent",
+            "record.created",
+            {"record_id": secrets.token_hex(8), "revision": 1, "content": content},
+        )
 
     def close(self) -> None:
         self._connection.close()
@@ -60,7 +72,9 @@ class Load:
 
     def __init__(self, broker: Broker, audio: str, notes_per_second: float, spoken_share: float):
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, args=(broker, audio, 1 / notes_per_second, spoken_share), daemon=True)
+        self._thread = threading.Thread(
+            target=self._run, args=(broker, audio, 1 / notes_per_second, spoken_share), daemon=True
+        )
 
     def start(self) -> None:
         self._thread.start()

@@ -47,7 +47,9 @@ def get(url: str) -> str:
 class Process:
     """A program in a process group of its own, with its output in a file."""
 
-    def __init__(self, name: str, command: list[str], folder: Path, env: dict[str, str] | None = None, cwd: Path | None = None):
+    def __init__(
+        self, name: str, command: list[str], folder: Path, env: dict[str, str] | None = None, cwd: Path | None = None
+    ):
         self.name = name
         self.log = folder / f"{name}.log"
         with self.log.open("ab") as log:

@@ -41,14 +41,18 @@ class Numbered:
 
     def _run(self) -> None:
         credentials = pika.PlainCredentials(*self._broker.admin)
-        channel = pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", self._broker.amqp, credentials=credentials)).channel()
+        channel = pika.BlockingConnection(
+            pika.ConnectionParameters("127.0.0.1", self._broker.amqp, credentials=credentials)
+        ).channel()
         channel.confirm_delivery()
         properties = pika.BasicProperties(content_type="text/plain", type="llm.chat", delivery_mode=2)
         number = 0
         while not self._stop.wait(0.02):
             number += 1
             body = {"messages": [{"role": "user", "content": f"task {number}"}]}
-            channel.basic_publish(_QUEUE, _QUEUE, json.dumps(body).encode(), properties, mandatory=True)  # raises unless it is routed
+            channel.basic_publish(
+                _QUEUE, _QUEUE, json.dumps(body).encode(), properties, mandatory=True
+            )  # raises unless it is routed
             self.confirmed.add(f"task {number}")
 
 
@@ -128,7 +132,9 @@ def main() -> int:
         producer.stop()
         _until_empty(broker, _QUEUE)
         lost = producer.confirmed - set(done)
-        print(f"moved from {before} to {broker.queue(_QUEUE)['type']}: {len(producer.confirmed)} tasks confirmed, {len(lost)} lost, {len(done) - len(set(done))} worked on twice")
+        print(
+            f"moved from {before} to {broker.queue(_QUEUE)['type']}: {len(producer.confirmed)} tasks confirmed, {len(lost)} lost, {len(done) - len(set(done))} worked on twice"
+        )
         return 1 if lost or not producer.confirmed else 0
     finally:
         if producer:

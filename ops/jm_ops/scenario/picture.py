@@ -17,15 +17,16 @@ import matplotlib
 
 matplotlib.use("agg")
 
-import matplotlib.pyplot as plt  # noqa: E402 - after the choice of a renderer without a screen
-import numpy  # noqa: E402
-from matplotlib.axes import Axes  # noqa: E402
-from matplotlib.colors import LogNorm  # noqa: E402
-from PIL import Image  # noqa: E402
+import matplotlib.pyplot as plt
+import numpy
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
+from matplotlib.figure import Figure
+from PIL import Image
 
-from jm_ops.scenario.findings import DASHBOARDS, filled  # noqa: E402
-from jm_ops.scenario.story import Phase  # noqa: E402
-from jm_ops.scenario.watcher import INTERVAL, Watcher  # noqa: E402
+from jm_ops.scenario.findings import DASHBOARDS, filled
+from jm_ops.scenario.story import Phase
+from jm_ops.scenario.watcher import INTERVAL, Watcher
 
 # Told apart by most people who see colours differently (Okabe and Ito).
 _COLOURS = ["#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#000000", "#999933"]
@@ -97,7 +98,15 @@ def _mark(axes: Axes, phases: list[Phase], begin: float) -> None:
         first, last = (phase.begin - begin) / 60, (phase.end - begin) / 60
         if number % 2 == 0:
             axes.axvspan(first, last, color="#000000", alpha=0.06, linewidth=0)
-        axes.text((first + last) / 2, 1.0, str(number), transform=axes.get_xaxis_transform(), fontsize=5, ha="center", va="bottom")
+        axes.text(
+            (first + last) / 2,
+            1.0,
+            str(number),
+            transform=axes.get_xaxis_transform(),
+            fontsize=5,
+            ha="center",
+            va="bottom",
+        )
 
 
 def _lines(axes: Axes, panel: dict, found: list, begin: float) -> None:
@@ -116,13 +125,16 @@ def _lines(axes: Axes, panel: dict, found: list, begin: float) -> None:
         if step["value"] is not None and low <= step["value"] <= high:
             axes.axhline(step["value"], color=_LIMITS[step["color"]], linewidth=0.8, linestyle="--")
     axes.grid(alpha=0.25, linewidth=0.4)
-    axes.legend(fontsize=5, loc="upper left", frameon=True, framealpha=0.6, borderpad=0.2, labelspacing=0.15, handlelength=1)
+    axes.legend(
+        fontsize=5, loc="upper left", frameon=True, framealpha=0.6, borderpad=0.2, labelspacing=0.15, handlelength=1
+    )
     axes.set_ylabel(_unit(panel), fontsize=6)
 
 
 def _split(values: list[tuple[float, float]], begin: float) -> tuple[list[float], list[float]]:
     """Minutes and values, broken where samples are missing; infinite ones are no point of a line."""
-    times, heights = [], []
+    times: list[float] = []
+    heights: list[float] = []
     for time, value in values:
         if times and time - begin - times[-1] * 60 > 3 * INTERVAL:
             times.append(times[-1])
@@ -178,7 +190,7 @@ def _number(axes: Axes, panel: dict, found: list, begin: float) -> None:
     axes.set_ylabel(_unit(panel), fontsize=6)
 
 
-def _save(figure: plt.Figure, path: Path) -> None:
+def _save(figure: Figure, path: Path) -> None:
     """With few colours: a document's picture, not a photograph."""
     raw = io.BytesIO()
     figure.savefig(raw, format="png", dpi=85)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import urllib.error
 import urllib.parse
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -26,11 +28,20 @@ class Watcher:
         targets = [f"127.0.0.1:{one.port}" for one in workers]
         # Names instead of addresses, as the PodMonitor does it.
         names = [
-            {"source_labels": ["__address__"], "regex": f"127.0.0.1:{one.port}", "target_label": "instance", "replacement": f"{one.name}-0"}
+            {
+                "source_labels": ["__address__"],
+                "regex": f"127.0.0.1:{one.port}",
+                "target_label": "instance",
+                "replacement": f"{one.name}-0",
+            }
             for one in workers
         ]
         config = {
-            "global": {"scrape_interval": f"{INTERVAL}s", "evaluation_interval": f"{INTERVAL}s", "scrape_timeout": f"{INTERVAL}s"},
+            "global": {
+                "scrape_interval": f"{INTERVAL}s",
+                "evaluation_interval": f"{INTERVAL}s",
+                "scrape_timeout": f"{INTERVAL}s",
+            },
             "rule_files": ["rules.yaml"],
             "scrape_configs": [
                 {
@@ -76,13 +87,13 @@ class Watcher:
         """Of all metrics that the job's targets have."""
         return set(self._ask("label/__name__/values", **{"match[]": f'{{job="{job}"}}'}))
 
-    def _ask(self, path: str, **parameters: object):
+    def _ask(self, path: str, **parameters: object) -> Any:
         url = f"http://127.0.0.1:{self._port}/api/v1/{path}"
-        data = urllib.parse.urlencode(parameters).encode()
-        if path.startswith("label/"):
-            url, data = f"{url}?{data.decode()}", None
+        query = urllib.parse.urlencode(parameters)
         try:
-            with urllib.request.urlopen(url, data, timeout=30) as response:
+            # An expression may be too long for an address.
+            asked = urllib.request.Request(url, query.encode()) if path == "query_range" else f"{url}?{query}"
+            with urllib.request.urlopen(asked, timeout=30) as response:
                 return json.load(response)["data"]
         except urllib.error.HTTPError as error:
             raise ValueError(f"{parameters}: {json.load(error)['error']}") from error
