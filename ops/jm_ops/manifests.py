@@ -87,6 +87,25 @@ def selectors(documents: list[dict]) -> Iterator[str]:
                 yield f"Deployment {name}: a topologySpreadConstraint counts other pods"
 
 
+def reached(documents: list[dict]) -> Iterator[str]:
+    """Prometheus finds every worker, and each network policy is about somebody."""
+    pods = [one["spec"]["template"]["metadata"]["labels"] for one in documents if one["kind"] == "Deployment"]
+    pods += [
+        {"app.kubernetes.io/name": one["metadata"]["name"]} for one in documents if one["kind"] == "RabbitmqCluster"
+    ]
+    for document in documents:
+        match document["kind"]:
+            case "PodMonitor" if document["metadata"]["name"] == "jm-mq":
+                wanted = document["spec"]["selector"]["matchLabels"]
+                found = {one["app.kubernetes.io/name"] for one in pods if wanted.items() <= one.items()}
+                if found != {worker.name for worker in workers()}:
+                    yield f"{name_of(document)} finds {sorted(found)}"
+            case "NetworkPolicy":
+                wanted = document["spec"]["podSelector"].get("matchLabels", {})
+                if not any(wanted.items() <= one.items() for one in pods):
+                    yield f"{name_of(document)} is about nobody"
+
+
 def hardened(documents: list[dict]) -> Iterator[str]:
     """The pod security standard `restricted`, a read-only root, no token, limits."""
     for document in (one for one in documents if one["kind"] == "Deployment"):
@@ -215,7 +234,7 @@ def main() -> int:
     for overlay in sorted((_K8S / "overlays").iterdir()):
         documents = build(overlay)
         count += len(documents)
-        for check in (schemas, selectors, hardened):
+        for check in (schemas, selectors, reached, hardened):
             wrong += [f"{overlay.name}: {mistake}" for mistake in check(documents)]
         if overlay.name == "production":
             wrong += [f"{overlay.name}: {mistake}" for mistake in of_workers(documents)]

@@ -24,7 +24,13 @@ class Planted(unittest.TestCase):
         self.assertTrue(any(text in mistake for mistake in found), f"{text!r} is not in {found}")
 
     def test_nothing_is_wrong_with_what_is_committed(self):
-        for check in (manifests.schemas, manifests.selectors, manifests.hardened, manifests.of_workers):
+        for check in (
+            manifests.schemas,
+            manifests.selectors,
+            manifests.reached,
+            manifests.hardened,
+            manifests.of_workers,
+        ):
             self.assertEqual(list(check(self.documents)), [])
         self.assertEqual([*manifests.components(), *manifests.sixth_worker()], [])
 
@@ -55,6 +61,14 @@ class Planted(unittest.TestCase):
     def test_pods_are_spread_by_their_own_labels(self):
         self.pod()["topologySpreadConstraints"][0]["labelSelector"] = {}
         self.assert_found(manifests.selectors(self.documents), "counts other pods")
+
+    def test_a_worker_that_prometheus_does_not_find_is_told(self):
+        del self.of("Deployment")["spec"]["template"]["metadata"]["labels"]["app.kubernetes.io/part-of"]
+        self.assert_found(manifests.reached(self.documents), "PodMonitor jm-mq finds")
+
+    def test_a_network_policy_that_is_about_nobody_is_told(self):
+        self.of("NetworkPolicy", "engines")["spec"]["podSelector"]["matchLabels"] = {"jm-mq/egress-engines": "yes"}
+        self.assert_found(manifests.reached(self.documents), "NetworkPolicy engines is about nobody")
 
     def test_a_pod_that_may_become_root_is_found(self):
         self.pod()["securityContext"]["runAsNonRoot"] = False
