@@ -334,7 +334,7 @@ def _failing(where: str, *, by_type: bool) -> Row:
                 "Good: none. `exhausted`: its cause is gone or not, then put back; `unknown_type`, `undecodable`: a producer's mistake.",
                 [
                     Query(
-                        promql.increase("jm_mq_dead_letters_total", "5m", where, by="queue, kind"), "{{queue}} {{kind}}"
+                        promql.appeared("jm_mq_dead_letters_total", "5m", where, by="queue, kind"), "{{queue}} {{kind}}"
                     )
                 ],
                 limits={1: "critical"},
@@ -364,7 +364,7 @@ def _broker(where: str) -> Row:
                 "Good: none. `lost`: network or broker; `cancelled`: the queue was deleted or its node left; `panic`: a defect.",
                 [
                     Query(
-                        promql.increase("jm_mq_reconnects_total", "5m", where, by="queue, reason"),
+                        promql.appeared("jm_mq_reconnects_total", "5m", where, by="queue, reason"),
                         "{{queue}} {{reason}}",
                     )
                 ],

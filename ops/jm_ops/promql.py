@@ -41,6 +41,12 @@ def increase(metric: str, window: str, *labels: str, by: str = QUEUE) -> str:
     return f"sum by ({by}) (increase({select(metric, *labels)}[{window}]))"
 
 
+def appeared(metric: str, window: str, *labels: str, by: str) -> str:
+    """As `increase`, for series that appear with their first event, which `increase` does not see."""
+    now = select(metric, *labels)
+    return f"sum by ({by}) (clamp_min({now} - ({now} offset {window} or 0 * {now}), 0))"
+
+
 def rate(metric: str, window: str, *labels: str, by: str = QUEUE) -> str:
     return f"sum by ({by}) (rate({select(metric, *labels)}[{window}]))"
 
