@@ -56,6 +56,19 @@ measure: system ## How quickly each worker is ready, its memory and the size of 
 schemas: ## Write the messages' JSON Schemas anew from their types
 	$(CARGO) run --locked --quiet --package jm-tasks --example schemas
 
+.PHONY: dashboards
+dashboards: ## Write dashboards and alerts anew from their source
+	PYTHONPATH=ops "$$(scripts/install-ops-tools | tail -1)/python/bin/python" -m jm_ops.generate
+
+.PHONY: check-ops
+check-ops: ## Images, compose, Kubernetes, dashboards and alerts, as far as seconds tell (installs what is missing)
+	scripts/check-ops
+
+.PHONY: verify-ops
+verify-ops: ## The same with running workers, a real Prometheus and built images: some ten minutes, as root
+	$(CARGO) build --locked $(foreach worker,$(WORKERS),--package $(worker)-worker)
+	scripts/verify-ops "$${CARGO_TARGET_DIR:-target}/debug" docs/dashboards
+
 .PHONY: build
 build: ## Build everything, optimised
 	$(CARGO) build --locked --workspace --all-targets --release

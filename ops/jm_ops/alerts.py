@@ -1,0 +1,231 @@
+"""The alerts, each with its reason and its page in docs/runbooks.md."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+from jm_ops import promql
+from jm_ops.workers import Worker
+
+# Whoever serves docs/ puts the address in front of it.
+RUNBOOKS = "docs/runbooks.md"
+
+
+@dataclass(frozen=True)
+class Alert:
+    """`why` explains threshold and duration to whoever wants to change them."""
+
+    name: str
+    expr: str
+    for_: str
+    severity: str
+    summary: str
+    description: str
+    why: str
+    labels: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def page(self) -> str:
+        """The title of its page: `JmMqNoConsumer` is `no consumer`."""
+        return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", self.name.removeprefix("JmMq")).lower()
+
+    def rule(self) -> dict:
+        return {
+            "alert": self.name,
+            "expr": self.expr,
+            "for": self.for_,
+            "labels": {"severity": self.severity, **self.labels},
+            "annotations": {
+                "summary": self.summary,
+                "description": self.description,
+                "runbook_url": f"{RUNBOOKS}#{self.page.replace(' ', '-')}",
+            },
+        }
+
+
+# A record is searchable within a quarter of an hour, or users ask where it is.
+WAIT = 900
+# Of the broker's consumer_timeout: a message this old is on its last chance to be settled by this replica.
+OLD = 0.8
+
+
+def alerts(workers: list[Worker]) -> list[Alert]:
+    return [
+        *_backlog(),
+        *[_no_consumer(worker) for worker in workers],
+        *_consumers(),
+        *_failures(),
+        *_oldest(workers),
+        *_broker(),
+        *[_drain(worker) for worker in workers],
+        *_process(),
+    ]
+
+
+def _backlog() -> list[Alert]:
+    return [
+        Alert(
+            name="JmMqBacklogGrowing",
+            expr=f"{promql.wait('10m')} > {WAIT} and {promql.slope('15m')} > 0",
+            for_="10m",
+            severity="warning",
+            summary="{{ $labels.queue }}: the backlog grows, and a new task waits {{ $value | humanizeDuration }}",
+            description="More arrives than is finished. The wait is the backlog over the rate of the last ten minutes.",
+            why="A wait, not a count: a hundred messages are a second of record events and hours of transcription.",
+        )
+    ]
+
+
+def _no_consumer(worker: Worker) -> Alert:
+    return Alert(
+        name="JmMqNoConsumer",
+        expr=f'absent(jm_mq_consumer_ready{{queue="{worker.queue}"}} == 1)',
+        for_="2m",
+        severity="critical",
+        summary=f"{worker.queue}: no replica of {worker.name} consumes",
+        description="Either none runs, or none is scraped, or none is registered with the broker. Nothing is worked on.",
+        why="A rolling update replaces a replica before it stops one, and a broker's restart takes less than a minute.",
+        labels={"queue": worker.queue},
+    )
+
+
+def _consumers() -> list[Alert]:
+    return [
+        Alert(
+            name="JmMqConsumerNotRegistered",
+            expr=f"(jm_mq_consumer_ready == 0) and on ({promql.REPLICA}) (jm_mq_in_flight == 0) "
+            f"and on (namespace, instance) ({promql.connected('', '2m')})",
+            for_="3m",
+            severity="warning",
+            summary="{{ $labels.instance }} is connected, but does not consume {{ $labels.queue }}",
+            description="The broker takes its connection and refuses its declaration or its consumer.",
+            why="Longer than a node's restart; a refused declaration is tried again every 7.5 to 15 s. "
+            "A replica that holds work is draining, which may take longer.",
+        )
+    ]
+
+
+def _failures() -> list[Alert]:
+    dead = promql.increase("jm_mq_deliveries_total", "10m", 'outcome="dead_letter"')
+    retries = promql.increase("jm_mq_retries_total", "15m")
+    runs = promql.increase("jm_mq_handler_seconds_count", "15m")
+    nacks = promql.increase("jm_mq_nacks_total", "15m")
+    deliveries = promql.increase("jm_mq_deliveries_total", "15m")
+    return [
+        Alert(
+            name="JmMqDeadLetters",
+            expr=f"{dead} > 0",
+            for_="0m",
+            severity="warning",
+            summary="{{ $labels.queue }}: {{ $value | humanize }} messages were dead-lettered in ten minutes",
+            description="Each is a user's note that stays unfinished until somebody puts it back.",
+            why="None is normal. Counted by deliveries, which are zero from the start: the first one shows as an increase.",
+        ),
+        Alert(
+            name="JmMqRetryStorm",
+            expr=f"{retries} / {runs} > 0.3 and {retries} > 5",
+            for_="5m",
+            severity="warning",
+            summary="{{ $labels.queue }}: {{ $value | humanizePercentage }} of the runs are retries",
+            description="Something that every task needs fails: the engine, the database, a recording's host.",
+            why="Above a third most tasks fail at least once. Five at least, so that one bad task of a slow queue is silent.",
+        ),
+        Alert(
+            name="JmMqNackRate",
+            expr=f"{nacks} / {deliveries} > 0.1 and {nacks} > 10",
+            for_="10m",
+            severity="warning",
+            summary="{{ $labels.queue }}: {{ $value | humanizePercentage }} of the deliveries are handed back",
+            description="Messages circle: they fail, go back to the queue and are given out again.",
+            why="A rolling update hands back what is buffered, once; ten minutes of it are no update.",
+        ),
+    ]
+
+
+def _oldest(workers: list[Worker]) -> list[Alert]:
+    timeout = min(worker.consumer_timeout for worker in workers)
+    return [
+        Alert(
+            name="JmMqOldestUnacked",
+            expr=f"max by ({promql.REPLICA}) (jm_mq_oldest_unacked_seconds) > {timeout * OLD:.0f}",
+            for_="1m",
+            severity="warning",
+            summary="{{ $labels.instance }} has held a message of {{ $labels.queue }} for {{ $value | humanizeDuration }}",
+            description=f"The broker's consumer_timeout is {timeout / 60:.0f} minutes. Before it the message is handed back, and starts anew.",
+            why=f"{OLD:.0%} of consumer_timeout: enough left to look, and later than any task that goes well.",
+        )
+    ]
+
+
+def _broker() -> list[Alert]:
+    lost = promql.increase("jm_mq_lost_acks_total", "15m")
+    unpublished = promql.increase(
+        "jm_mq_publishes_total", "10m", 'outcome!="confirmed"', by="namespace, exchange, outcome"
+    )
+    return [
+        Alert(
+            name="JmMqReconnectLoop",
+            expr=f"{promql.increase('jm_mq_reconnects_total', '10m', by=promql.REPLICA)} > 3",
+            for_="0m",
+            severity="warning",
+            summary="{{ $labels.instance }} lost its connection {{ $value | humanize }} times in ten minutes",
+            description="Each time its unfinished messages are given out again, here or elsewhere.",
+            why="A rolling restart of three broker nodes loses a connection three times at most.",
+        ),
+        Alert(
+            name="JmMqPublisherBlocked",
+            expr="sum by (namespace, role) (jm_mq_connection_blocked) > 0",
+            for_="2m",
+            severity="critical",
+            summary="RabbitMQ blocks {{ $value }} {{ $labels.role }} connections",
+            description="The broker has a memory or disk alarm. Answers wait, and so does everything that needs one.",
+            why="Publishes end at their deadline of 10 s and are tried again; a short alarm costs nothing.",
+        ),
+        Alert(
+            name="JmMqPublishesFailing",
+            expr=f"{unpublished} > 3",
+            for_="0m",
+            severity="critical",
+            summary="{{ $value | humanize }} publishes to {{ $labels.exchange }} ended as {{ $labels.outcome }}",
+            description="Work is done and cannot be handed on. It is kept, and done again after a restart.",
+            why="One that is tried again may be a node's restart; more than three are a cause of their own.",
+        ),
+        Alert(
+            name="JmMqLostAcks",
+            expr=f"{lost} > 10",
+            for_="0m",
+            severity="warning",
+            summary="{{ $labels.queue }}: {{ $value | humanize }} settlements in a quarter of an hour never reached the broker",
+            description="The work is done, and the broker gives the message out again.",
+            why="One lost connection costs at most one settlement for each of its workers, ten by default, and mostly none.",
+        ),
+    ]
+
+
+def _drain(worker: Worker) -> Alert:
+    over = worker.drain_timeout + 15
+    return Alert(
+        name="JmMqDrainOverDeadline",
+        expr=promql.draining(f'queue="{worker.queue}"'),
+        for_=f"{over:.0f}s",
+        severity="warning",
+        summary=f"{{{{ $labels.instance }}}} still holds work of {worker.queue} after its drain_timeout",
+        description="A handler blocks its thread. The kubelet ends the process, and the broker gives the message out again.",
+        why=f"drain_timeout is {worker.drain_timeout:.0f} s there; 15 s more are a scrape. The kubelet waits {worker.grace_period:.0f} s.",
+        labels={"queue": worker.queue},
+    )
+
+
+def _process() -> list[Alert]:
+    return [
+        Alert(
+            name="JmMqProcessRestarts",
+            expr="changes(process_start_time_seconds[15m]) * on (namespace, instance) group_left (queue) (jm_mq_workers >= bool 0) > 3",
+            for_="0m",
+            severity="critical",
+            summary="{{ $labels.instance }} ({{ $labels.queue }}) started {{ $value }} times in a quarter of an hour",
+            description="The process ends by itself: out of memory, a wrong configuration, or a message that kills it.",
+            why="Deploying again within a quarter of an hour makes new pods, not new starts of one.",
+        )
+    ]

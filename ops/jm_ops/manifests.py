@@ -1,0 +1,252 @@
+"""Checks of the Kubernetes resources that take no cluster: schemas of every resource, and what no schema says.
+
+`python -m jm_ops.manifests` prints what is wrong, and ends with 1 if anything is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import jsonschema
+import kubernetes_validate
+import yaml
+
+from jm_ops.workers import ROOT, seconds, workers
+
+KUBERNETES = "1.37"
+# Where scripts/install-ops-tools has put them.
+TOOLS = Path(os.environ["JM_OPS_TOOLS"])
+_K8S = ROOT / "k8s"
+_SCHEMAS = ROOT / "ops" / "schemas"
+_MODELLED = ("keda.sh/v1alpha1", "monitoring.coreos.com/v1")
+# Seconds to close connections (1), the publisher (2), and to send reports (2), with room; see docs/operations.md.
+CLOSING = 30
+
+
+def build(folder: Path) -> list[dict]:
+    """What `kubectl kustomize` makes of a folder."""
+    done = subprocess.run(
+        [TOOLS / "programs/usr/bin/kubectl", "kustomize", str(folder)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(f"{folder.name}: {done.stderr.strip()}")
+    return [document for document in yaml.safe_load_all(done.stdout) if document]
+
+
+def name_of(document: dict) -> str:
+    return f"{document['kind']} {document['metadata']['name']}"
+
+
+def schemas(documents: list[dict]) -> Iterator[str]:
+    """Unknown fields are mistakes too: the API server would drop them without a word."""
+    rabbitmq = yaml.safe_load((_SCHEMAS / "rabbitmq.yaml").read_text())
+    modelled = [document for document in documents if document["apiVersion"] in _MODELLED]
+    for document in documents:
+        if document["apiVersion"] == "rabbitmq.com/v1beta1":
+            schema = rabbitmq[document["kind"]] | {"$defs": rabbitmq["$defs"]}
+            for error in jsonschema.Draft202012Validator(schema).iter_errors(document["spec"]):
+                yield f"{name_of(document)}: spec.{'.'.join(map(str, error.path))}: {error.message}"
+        elif document not in modelled:
+            try:
+                kubernetes_validate.validate(document, KUBERNETES, strict=True)
+            except (kubernetes_validate.ValidationError, kubernetes_validate.SchemaNotFoundError) as error:
+                yield f"{name_of(document)}: {error}"
+    if modelled:
+        lines = "\n".join(json.dumps(document) for document in modelled)
+        # Its text, since Node looks for packages beside a file, and they are beside the tools.
+        command = ["node", "--input-type=module", "--eval", (_SCHEMAS / "validate.mjs").read_text()]
+        done = subprocess.run(command, cwd=TOOLS / "node", input=lines, capture_output=True, text=True, check=False)
+        yield from done.stderr.splitlines()
+        if done.returncode and not done.stderr:
+            yield f"validate.mjs ended with {done.returncode}"
+
+
+def selectors(documents: list[dict]) -> Iterator[str]:
+    """A selector that is empty, or that fits others' pods too, is valid and does harm."""
+    deployments = {document["metadata"]["name"]: document for document in documents if document["kind"] == "Deployment"}
+    labels = {name: document["spec"]["template"]["metadata"]["labels"] for name, document in deployments.items()}
+    for document in documents:
+        if document["kind"] not in ("Deployment", "PodDisruptionBudget"):
+            continue
+        wanted = document["spec"]["selector"].get("matchLabels", {})
+        chosen = [name for name, own in labels.items() if wanted.items() <= own.items()]
+        if chosen != [document["metadata"]["name"]]:
+            yield f"{name_of(document)} selects the pods of {chosen}"
+    for name, deployment in deployments.items():
+        for spread in deployment["spec"]["template"]["spec"].get("topologySpreadConstraints", []):
+            wanted = spread["labelSelector"].get("matchLabels", {})
+            if not wanted or not wanted.items() <= labels[name].items():
+                yield f"Deployment {name}: a topologySpreadConstraint counts other pods"
+
+
+def reached(documents: list[dict]) -> Iterator[str]:
+    """Prometheus finds every worker, and each network policy is about somebody."""
+    pods = [one["spec"]["template"]["metadata"]["labels"] for one in documents if one["kind"] == "Deployment"]
+    pods += [
+        {"app.kubernetes.io/name": one["metadata"]["name"]} for one in documents if one["kind"] == "RabbitmqCluster"
+    ]
+    for document in documents:
+        match document["kind"]:
+            case "PodMonitor" if document["metadata"]["name"] == "jm-mq":
+                wanted = document["spec"]["selector"]["matchLabels"]
+                found = {one["app.kubernetes.io/name"] for one in pods if wanted.items() <= one.items()}
+                if found != {worker.name for worker in workers()}:
+                    yield f"{name_of(document)} finds {sorted(found)}"
+            case "NetworkPolicy":
+                wanted = document["spec"]["podSelector"].get("matchLabels", {})
+                if not any(wanted.items() <= one.items() for one in pods):
+                    yield f"{name_of(document)} is about nobody"
+
+
+def hardened(documents: list[dict]) -> Iterator[str]:
+    """The pod security standard `restricted`, a read-only root, no token, limits."""
+    for document in (one for one in documents if one["kind"] == "Deployment"):
+        spec = document["spec"]["template"]["spec"]
+        pod = spec.get("securityContext", {})
+        demands = {
+            "runAsNonRoot": pod.get("runAsNonRoot") is True,
+            "seccompProfile": pod.get("seccompProfile", {}).get("type") == "RuntimeDefault",
+            "automountServiceAccountToken: false": spec.get("automountServiceAccountToken") is False,
+            "no host's namespaces": not any(spec.get(key) for key in ("hostNetwork", "hostPID", "hostIPC")),
+            "volumes of the standard": all(
+                {"configMap", "emptyDir", "projected", "secret"} & volume.keys() for volume in spec.get("volumes", [])
+            ),
+        }
+        for container in spec["containers"] + spec.get("initContainers", []):
+            own = container.get("securityContext", {})
+            demands |= {
+                "allowPrivilegeEscalation: false": own.get("allowPrivilegeEscalation") is False,
+                "readOnlyRootFilesystem": own.get("readOnlyRootFilesystem") is True,
+                "capabilities dropped": own.get("capabilities") == {"drop": ["ALL"]},
+                "a memory limit": "memory" in container.get("resources", {}).get("limits", {}),
+                "requests": {"cpu", "memory"} <= container.get("resources", {}).get("requests", {}).keys(),
+            }
+        yield from (f"{name_of(document)} lacks {what}" for what, met in demands.items() if not met)
+
+
+def of_workers(documents: list[dict]) -> Iterator[str]:
+    """Probes, grace periods, secrets and configuration of the workers' Deployments."""
+    by_name = {(document["kind"], document["metadata"]["name"]): document for document in documents}
+    for worker in workers():
+        deployment = by_name.get(("Deployment", worker.name))
+        if not deployment:
+            yield f"there is no Deployment {worker.name}"
+            continue
+        spec = deployment["spec"]["template"]["spec"]
+        container = spec["containers"][0]
+        env = {one["name"]: one.get("value", "") for one in container["env"]}
+        drain = (
+            seconds(env["JM_CONSUMER__DRAIN_TIMEOUT"]) if "JM_CONSUMER__DRAIN_TIMEOUT" in env else worker.drain_timeout
+        )
+        if spec["terminationGracePeriodSeconds"] < drain + CLOSING:
+            yield f"{worker.name}: terminationGracePeriodSeconds is not {CLOSING} s above drain_timeout ({drain:.0f} s)"
+        for probe, path in (("livenessProbe", "/health/live"), ("readinessProbe", "/health/ready")):
+            if container.get(probe, {}).get("httpGet", {}).get("path") != path:
+                yield f"{worker.name}: its {probe} does not ask {path}"
+        mounted = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+        volumes = {volume["name"]: volume for volume in spec["volumes"]}
+        yield from (f"{worker.name}: {name} is mounted and is no volume" for name in mounted.keys() - volumes.keys())
+        config = by_name.get(("ConfigMap", volumes["config"]["configMap"]["name"]), {}).get("data", {})
+        if config.keys() != {"default.yaml", f"{worker.name}.yaml"}:
+            yield f"{worker.name}: its ConfigMap has {sorted(config)}"
+        sources = {source["secret"]["name"] for source in volumes["secrets"]["projected"]["sources"]}
+        if sources != {worker.name, f"{worker.name}-rabbitmq"}:
+            yield f"{worker.name}: its secrets are {sorted(sources)}"
+        for variable, value in env.items():
+            if variable.endswith("_FILE") and not value.startswith(mounted["secrets"] + "/"):
+                yield f"{worker.name}: {variable} is outside of the mounted secrets"
+
+
+def components() -> Iterator[str]:
+    """Every worker is in every component, and each autoscaler knows its queue."""
+    scalers = {
+        one["metadata"]["name"]: one
+        for path in (_K8S / "components/keda").glob("*.yaml")
+        for one in _documents(path, "ScaledObject")
+    }
+    pods = {
+        one["metadata"]["name"]: one
+        for one in _documents(_K8S / "components/hpa/autoscalers.yaml", "HorizontalPodAutoscaler")
+    }
+    users = {
+        one["metadata"]["name"]: one
+        for path in (_K8S / "components/rabbitmq").glob("*.yaml")
+        for one in _documents(path, "User")
+    }
+    dashboards = {path.stem for path in (_K8S / "components/monitoring/dashboards").glob("*.json")}
+    for worker in workers():
+        for what, known in (("keda", scalers), ("hpa", pods), ("rabbitmq", users), ("monitoring", dashboards)):
+            if worker.name not in known:
+                yield f"k8s/components/{what} does not know {worker.name}"
+        if worker.name not in scalers:
+            continue
+        trigger = scalers[worker.name]["spec"]["triggers"][0]["metadata"]
+        if trigger["queueName"] != worker.queue:
+            yield f"keda: {worker.name} is scaled by {trigger['queueName']}"
+        if trigger["protocol"] != "http" or trigger["excludeUnacknowledged"] != "false":
+            yield f"keda: {worker.name}: messages in work are not counted"
+        if float(trigger["value"]) <= worker.concurrency * worker.prefetch:
+            yield f"keda: {worker.name}: its threshold is what one replica always holds"
+
+
+def _documents(path: Path, kind: str) -> Iterator[dict]:
+    return (one for one in yaml.safe_load_all(path.read_text()) if isinstance(one, dict) and one.get("kind") == kind)
+
+
+def sixth_worker() -> Iterator[str]:
+    """One more folder, a line in the base and its file in config/ are a whole worker."""
+    with tempfile.TemporaryDirectory(prefix="jm-ops-") as folder:
+        copy = Path(folder)
+        shutil.copytree(_K8S, copy / "k8s")
+        shutil.copytree(ROOT / "config", copy / "config")
+        _rename(copy / "k8s/base/llm-worker", copy / "k8s/base/ocr-worker")
+        (copy / "config/ocr-worker.yaml").write_text("consumer: { queue: jm.ocr }\n")
+        with (copy / "config/kustomization.yaml").open("a") as file:
+            file.write("  - name: ocr-worker-config\n    files: [default.yaml, ocr-worker.yaml]\n")
+        base = copy / "k8s/base/kustomization.yaml"
+        base.write_text(base.read_text().replace("  - llm-worker\n", "  - llm-worker\n  - ocr-worker\n"))
+        documents = build(copy / "k8s/base")
+    found = {one["kind"] for one in documents if one["metadata"]["name"].startswith("ocr-worker")}
+    missing = {"Deployment", "PodDisruptionBudget", "ServiceAccount", "ConfigMap"} - found
+    if missing:
+        yield f"a sixth worker's folder does not make {sorted(missing)}"
+    yield from selectors(documents)
+    yield from hardened(documents)
+
+
+def _rename(source: Path, target: Path) -> None:
+    shutil.copytree(source, target)
+    for path in target.iterdir():
+        path.write_text(re.sub(r"\bllm-", "ocr-", path.read_text()))
+
+
+def main() -> int:
+    wrong: list[str] = [*components(), *sixth_worker()]
+    count = 0
+    for overlay in sorted((_K8S / "overlays").iterdir()):
+        documents = build(overlay)
+        count += len(documents)
+        for check in (schemas, selectors, reached, hardened):
+            wrong += [f"{overlay.name}: {mistake}" for mistake in check(documents)]
+        if overlay.name == "production":
+            wrong += [f"{overlay.name}: {mistake}" for mistake in of_workers(documents)]
+    # The other autoscaler is in no overlay.
+    hpa = list(_documents(_K8S / "components/hpa/autoscalers.yaml", "HorizontalPodAutoscaler"))
+    wrong += [f"hpa: {mistake}" for mistake in schemas(hpa)]
+    for mistake in wrong:
+        print(mistake, file=sys.stderr)
+    if not wrong:
+        print(f"kubernetes: {count} resources of all overlays have known fields only, and hold what the checks demand")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,71 @@
+"""Pieces of PromQL that dashboards and alerts share, so that a panel and its alert never disagree.
+
+`where` is a label selector without braces. Gauges of a queue are told by every replica, so the largest counts, and only
+from replicas that consume: one that is cut off keeps the last value it heard.
+"""
+
+from __future__ import annotations
+
+QUEUE = "namespace, queue"
+REPLICA = "namespace, instance, queue"
+
+
+def select(metric: str, *labels: str) -> str:
+    chosen = ", ".join(label for label in labels if label)
+    return f"{metric}{{{chosen}}}" if chosen else metric
+
+
+def backlog(where: str = "") -> str:
+    """Messages that wait, as the broker counts them."""
+    ready = select("jm_mq_queue_messages_ready", where)
+    return f"max by ({QUEUE}) ({ready} and on ({REPLICA}) ({select('jm_mq_consumer_ready', where)} == 1))"
+
+
+def slope(window: str, where: str = "") -> str:
+    """How much the backlog grows, in messages a second."""
+    return f"deriv(({backlog(where)})[{window}:30s])"
+
+
+def finished(window: str, where: str = "") -> str:
+    """Messages a second that leave the queue for good."""
+    done = select("jm_mq_deliveries_total", where, 'outcome=~"ack|dead_letter"')
+    return f"sum by ({QUEUE}) (rate({done}[{window}]))"
+
+
+def wait(window: str, where: str = "") -> str:
+    """Seconds until the last message that waits is finished, at the present rate; infinite if nothing is."""
+    return f"({backlog(where)} > 0) / {finished(window, where)}"
+
+
+def increase(metric: str, window: str, *labels: str, by: str = QUEUE) -> str:
+    return f"sum by ({by}) (increase({select(metric, *labels)}[{window}]))"
+
+
+def appeared(metric: str, window: str, *labels: str, by: str) -> str:
+    """As `increase`, for series that appear with their first event, which `increase` does not see."""
+    now = select(metric, *labels)
+    return f"sum by ({by}) (clamp_min({now} - ({now} offset {window} or 0 * {now}), 0))"
+
+
+def rate(metric: str, window: str, *labels: str, by: str = QUEUE) -> str:
+    return f"sum by ({by}) (rate({select(metric, *labels)}[{window}]))"
+
+
+def connected(where: str, window: str) -> str:
+    """Replicas that have had a connection of any role within the window."""
+    return f"sum by (namespace, instance) (max_over_time({select('jm_mq_connections', where)}[{window}])) > 0"
+
+
+def draining(where: str = "") -> str:
+    """Replicas that take nothing new and still hold work on an open connection."""
+    ready = select("jm_mq_consumer_ready", where)
+    held = select("jm_mq_in_flight", where)
+    open_ones = select("jm_mq_connections", 'role="consumer"')
+    return f"({ready} == 0) and on ({REPLICA}) ({held} > 0) and on (namespace, instance) ({open_ones} > 0)"
+
+
+def ours(process_metric: str, where: str = "") -> str:
+    """A metric of the process, from workers alone: its name says nothing of whose process it is."""
+    return (
+        f"{process_metric} * on (namespace, instance) group_left (queue) ({select('jm_mq_workers', where)} >= bool 0)"
+    )
