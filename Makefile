@@ -52,6 +52,11 @@ measure: system ## How quickly each worker is ready, its memory and the size of 
 	$(CARGO) build --locked --release $(foreach worker,$(WORKERS),--package $(worker)-worker)
 	$(CARGO) run --locked --quiet --package jm-testkit --example measure_workers -- "$${CARGO_TARGET_DIR:-target}/release"
 
+.PHONY: bench
+bench: system ## The core beside a plain lapin loop: ratios and targets; ARGS=--help tells the options, ARGS=--json is for machines
+	@$(CARGO) build --locked --quiet --release --package jm-bench
+	@"$${CARGO_TARGET_DIR:-target}/release/jm-bench" $(ARGS)
+
 .PHONY: schemas
 schemas: ## Write the messages' JSON Schemas anew from their types
 	$(CARGO) run --locked --quiet --package jm-tasks --example schemas

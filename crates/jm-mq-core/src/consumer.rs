@@ -7,7 +7,9 @@ mod kept;
 mod settle;
 mod subscription;
 mod supervisor;
+mod unsettled;
 mod worker;
+mod writer;
 
 use std::{
     fmt,

@@ -1,7 +1,7 @@
 //! What a handler is told beside its task.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -19,7 +19,7 @@ pub struct Context {
     envelope: Arc<Envelope>,
     attempt: u32,
     deadline: Option<Instant>,
-    cancellation: CancellationToken,
+    cancellation: Arc<Cancellation>,
 }
 
 impl Context {
@@ -27,7 +27,7 @@ impl Context {
         envelope: Arc<Envelope>,
         attempt: u32,
         deadline: Option<Instant>,
-        cancellation: CancellationToken,
+        cancellation: Arc<Cancellation>,
     ) -> Self {
         Self { envelope, attempt, deadline, cancellation }
     }
@@ -47,7 +47,7 @@ impl Context {
             redelivered: false,
             properties: BasicProperties::default(),
         };
-        Self::new(Arc::new(envelope), 1, None, CancellationToken::new())
+        Self::new(Arc::new(envelope), 1, None, Arc::default())
     }
 
     /// The same with other AMQP properties; for tests.
@@ -149,6 +149,69 @@ impl Context {
     /// The handler's future is dropped then, which stops everything it awaits. What it handed to another thread
     /// (`spawn_blocking`) goes on unless it looks at this token, and would overlap with the next attempt.
     pub fn cancellation(&self) -> &CancellationToken {
-        &self.cancellation
+        self.cancellation.token()
+    }
+}
+
+/// Whether a run is over, for those who ask. Its token is made when it is asked for: most handlers never do.
+#[derive(Debug, Default)]
+pub(crate) struct Cancellation {
+    token: OnceLock<CancellationToken>,
+    over: Mutex<bool>,
+}
+
+impl Cancellation {
+    fn token(&self) -> &CancellationToken {
+        let token = self.token.get_or_init(CancellationToken::new);
+        // Looked at after the token is there, and set before it is looked for: one of the two sides sees the other.
+        if *self.over.lock().unwrap_or_else(PoisonError::into_inner) {
+            token.cancel();
+        }
+        token
+    }
+
+    fn cancel(&self) {
+        *self.over.lock().unwrap_or_else(PoisonError::into_inner) = true;
+        if let Some(token) = self.token.get() {
+            token.cancel();
+        }
+    }
+}
+
+/// Tells that a run is over, however it ended.
+#[derive(Debug)]
+pub(crate) struct CancelWhenDropped(pub(crate) Arc<Cancellation>);
+
+impl Drop for CancelWhenDropped {
+    fn drop(&mut self) {
+        self.0.cancel();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of_run() -> (Context, CancelWhenDropped) {
+        let mut context = Context::detached("q");
+        let cancellation = Arc::<Cancellation>::default();
+        context.cancellation = Arc::clone(&cancellation);
+        (context, CancelWhenDropped(cancellation))
+    }
+
+    #[test]
+    fn a_token_taken_during_the_run_is_cancelled_with_it() {
+        let (context, run) = of_run();
+        let token = context.clone().cancellation().clone();
+        assert!(!token.is_cancelled());
+        drop(run);
+        assert!(token.is_cancelled() && context.cancellation().is_cancelled());
+    }
+
+    #[test]
+    fn a_token_taken_after_the_run_is_cancelled_already() {
+        let (context, run) = of_run();
+        drop(run);
+        assert!(context.cancellation().is_cancelled());
     }
 }

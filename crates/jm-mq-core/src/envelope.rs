@@ -119,6 +119,9 @@ fn unsigned(value: &AMQPValue) -> Option<u64> {
 #[derive(Debug)]
 pub(crate) struct Delivery {
     pub(crate) work: Work,
+    /// Its number on the channel it came by.
+    pub(crate) tag: u64,
+    /// Poisoned when that channel is gone.
     pub(crate) acker: Acker,
     /// When we took it from the channel. The broker's `consumer_timeout` counts from here.
     pub(crate) arrived: Instant,
@@ -132,7 +135,7 @@ pub(crate) struct Work {
 }
 
 impl Delivery {
-    pub(crate) fn new(queue: &Arc<str>, delivery: lapin::message::Delivery) -> Self {
+    pub(crate) fn new(queue: &Arc<str>, delivery: lapin::message::Delivery, arrived: Instant) -> Self {
         let envelope = Envelope {
             queue: Arc::clone(queue),
             exchange: delivery.exchange,
@@ -142,8 +145,9 @@ impl Delivery {
         };
         Self {
             work: Work { envelope: Arc::new(envelope), body: Bytes::from(delivery.data) },
+            tag: delivery.delivery_tag,
             acker: delivery.acker,
-            arrived: Instant::now(),
+            arrived,
         }
     }
 }

@@ -120,9 +120,11 @@ impl Drop for ConnectionGauges {
 }
 
 /// How a publish ended, counted by exchange.
-pub(crate) struct PublishMetrics(Mutex<HashMap<String, HashMap<&'static str, PublishHandles>>>);
+pub(crate) struct PublishMetrics(Mutex<HashMap<String, Vec<PublishHandles>>>);
 
+/// Those of one outcome, of which there are few.
 struct PublishHandles {
+    outcome: &'static str,
     count: Counter,
     seconds: Histogram,
 }
@@ -138,15 +140,20 @@ impl PublishMetrics {
     pub(crate) fn record(&self, exchange: &str, outcome: &'static str, took: Duration) {
         let mut exchanges = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let exchange =
-            if exchanges.contains_key(exchange) || exchanges.len() < MAX_EXCHANGES { exchange } else { OTHER };
-        if !exchanges.contains_key(exchange) {
-            exchanges.insert(exchange.to_owned(), HashMap::new());
-        }
-        let Some(outcomes) = exchanges.get_mut(exchange) else { return };
-        let handles = outcomes.entry(outcome).or_insert_with(|| PublishHandles {
-            count: counter!(PUBLISHES, "exchange" => exchange.to_owned(), "outcome" => outcome),
-            seconds: histogram!(PUBLISH_CONFIRM_SECONDS, "exchange" => exchange.to_owned(), "outcome" => outcome),
+            if exchanges.len() < MAX_EXCHANGES || exchanges.contains_key(exchange) { exchange } else { OTHER };
+        let outcomes = match exchanges.get_mut(exchange) {
+            Some(outcomes) => outcomes,
+            None => exchanges.entry(exchange.to_owned()).or_default(),
+        };
+        let place = outcomes.iter().position(|handles| handles.outcome == outcome).unwrap_or_else(|| {
+            outcomes.push(PublishHandles {
+                outcome,
+                count: counter!(PUBLISHES, "exchange" => exchange.to_owned(), "outcome" => outcome),
+                seconds: histogram!(PUBLISH_CONFIRM_SECONDS, "exchange" => exchange.to_owned(), "outcome" => outcome),
+            });
+            outcomes.len() - 1
         });
+        let handles = &outcomes[place];
         handles.count.increment(1);
         handles.seconds.record(took);
     }

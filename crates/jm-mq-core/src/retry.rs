@@ -3,10 +3,13 @@
 use std::{
     any::Any,
     panic::AssertUnwindSafe,
+    pin::pin,
+    task::Poll,
     time::{Duration, SystemTime},
 };
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::poll_fn};
+use tokio::time::{Instant, timeout_at};
 
 use crate::{
     backoff::Backoff,
@@ -128,14 +131,21 @@ pub(crate) async fn run(policy: &RetryPolicy, runs: &impl Runs) -> Conclusion {
 
 /// One run under its time limit. Whatever of the handler's code panics is caught: its future, the future's destructor
 /// after a timeout, its error's text.
+///
+/// The limit counts from `begun`.
 pub(crate) async fn guard(
     limit: Option<Duration>,
+    begun: Instant,
     run: impl Future<Output = Result<Answers, RunError>>,
 ) -> Result<Answers, RunFailure> {
     let guarded = async {
-        let finished = match limit {
-            None => run.await,
-            Some(limit) => match tokio::time::timeout(limit, run).await {
+        let mut run = pin!(run);
+        // A run that waits for nothing needs no timer.
+        let first_poll = poll_fn(|cx| Poll::Ready(run.as_mut().poll(cx))).await;
+        let finished = match (first_poll, limit) {
+            (Poll::Ready(finished), _) => finished,
+            (Poll::Pending, None) => run.await,
+            (Poll::Pending, Some(limit)) => match timeout_at(begun + limit, run).await {
                 Ok(finished) => finished,
                 Err(_) => return Err(RunFailure::Timeout(limit)),
             },

@@ -1,20 +1,25 @@
 //! One worker's channel: brings its deliveries, writes its settlements, and keeps the broker's time.
 
-use std::{pin::pin, sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    task::{Context, Poll, Waker},
+    time::Instant,
+};
 
-use futures_util::{FutureExt, StreamExt};
+use futures_util::{FutureExt, StreamExt, future::poll_fn};
 use lapin::{
     Channel,
-    options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions},
+    options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
     types::{FieldTable, ShortString},
 };
+use metrics::Counter;
 use tokio::time::MissedTickBehavior;
-use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared, Stop,
-    handoff::{Handoff, Settled, Verdict},
+    handoff::{Handoff, Order, Settled, Unwritten, Verdict},
     kept::KeptResult,
+    writer::Writer,
 };
 use crate::{broker::PooledConnection, envelope::Delivery, error::ConnectError, topology::refused};
 
@@ -22,8 +27,10 @@ use crate::{broker::PooledConnection, envelope::Delivery, error::ConnectError, t
 pub(super) struct Subscription {
     shared: Arc<Shared>,
     handoff: Arc<Handoff>,
-    channel: Channel,
+    channel: Arc<Channel>,
     deliveries: lapin::Consumer,
+    /// Between channel and handoff; empty but for that moment.
+    taken: Vec<Delivery>,
 }
 
 /// Why a subscription ended.
@@ -72,25 +79,36 @@ impl Subscription {
             Ok((channel, deliveries))
         };
         let (channel, deliveries) = shared.within_rpc_timeout("subscribing", open).await?;
-        Ok(Self { shared, handoff, channel, deliveries })
+        let channel = Arc::new(channel);
+        handoff.attach(Writer::new(Arc::clone(&channel), shared.rpc_timeout, &shared.metrics));
+        Ok(Self { shared, handoff, channel, deliveries, taken: Vec::new() })
     }
 
     /// Carries deliveries and settlements until the drain, or until something ends.
-    pub(super) async fn run(mut self, stop: Stop, group_over: CancellationToken) -> SubscriptionEnd {
-        let (mut stopping, mut over) = (pin!(stop.requested()), pin!(group_over.cancelled()));
+    pub(super) async fn run(mut self, stop: Stop) -> SubscriptionEnd {
         let mut ticks = tokio::time::interval(self.shared.budget.tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut unwritten = false;
         let end = loop {
-            // The ends first: in a flood there is always another delivery.
+            // Orders first: in a flood there is always another delivery.
             let outcome = tokio::select! {
                 biased;
-                () = &mut stopping => break self.drain(&stop).await,
-                () = &mut over => {
-                    // What is already decided may still reach the broker on this channel.
-                    drop(self.write_settlements().await);
-                    break SubscriptionEnd::GroupOver;
+                () = self.handoff.changed() => match self.handoff.order() {
+                    Some(Order::Drain) => break self.drain(&stop).await,
+                    Some(Order::End) => {
+                        // What is already decided may still reach the broker on this channel.
+                        drop(self.write_settlements().await);
+                        break SubscriptionEnd::GroupOver;
+                    }
+                    None => {
+                        unwritten = true;
+                        Ok(())
+                    }
+                },
+                begun = poll_fn(|cx| self.handoff.poll_begin(cx)), if unwritten => {
+                    unwritten = false;
+                    begun.map_err(SubscriptionEnd::Lost)
                 }
-                () = self.handoff.changed() => self.write_settlements().await,
                 delivery = self.deliveries.next() => self.take(delivery),
                 _ = ticks.tick() => self.hand_back_overdue().await,
             };
@@ -103,89 +121,64 @@ impl Subscription {
     }
 
     /// Takes a delivery, and with it all that are there already: no more than `prefetch_per_worker`.
-    fn take(&mut self, mut next: Option<lapin::Result<lapin::message::Delivery>>) -> Result<(), SubscriptionEnd> {
-        loop {
-            match next {
-                Some(Ok(delivery)) => self.handoff.push(Delivery::new(&self.shared.queue, delivery)),
-                Some(Err(error)) => return Err(SubscriptionEnd::Lost(error.to_string())),
-                // Polled again, the stream would wait for ever.
-                None => return Err(SubscriptionEnd::Cancelled),
+    fn take(&mut self, first: Option<lapin::Result<lapin::message::Delivery>>) -> Result<(), SubscriptionEnd> {
+        let arrived = Instant::now();
+        let mut next = Some(first);
+        let mut end = Ok(());
+        let (deliveries, queue) = (&mut self.deliveries, &self.shared.queue);
+        self.taken.extend(std::iter::from_fn(|| match next.take().or_else(|| deliveries.next().now_or_never())? {
+            Some(Ok(delivery)) => Some(Delivery::new(queue, delivery, arrived)),
+            Some(Err(error)) => {
+                end = Err(SubscriptionEnd::Lost(error.to_string()));
+                None
             }
-            match self.deliveries.next().now_or_never() {
-                Some(another) => next = another,
-                None => return Ok(()),
+            // Polled again, the stream would wait for ever.
+            None => {
+                end = Err(SubscriptionEnd::Cancelled);
+                None
             }
-        }
+        }));
+        self.handoff.push(&mut self.taken);
+        end
     }
 
-    /// Tells the broker what the worker decided, in order. Acks in a row become one: the worker has one delivery at a
-    /// time, so when it has finished the last of them it has finished all earlier ones of this channel.
+    /// Tells the broker what the worker decided, and waits until that is written.
     async fn write_settlements(&self) -> Result<(), SubscriptionEnd> {
-        let mut settled = self.handoff.take_settled();
-        while !settled.is_empty() {
-            let acks = settled.iter().take_while(|settled| settled.verdict == Verdict::Ack).count();
-            let rest = settled.split_off(acks.max(1));
-            let written = match settled.last() {
-                Some(Settled { delivery, verdict: Verdict::Ack }) => self.ack(delivery, acks > 1).await,
-                Some(Settled { delivery, verdict: Verdict::Requeue }) => self.nack(delivery, true).await,
-                Some(Settled { delivery, verdict: Verdict::Reject }) => self.nack(delivery, false).await,
-                None => Ok(()),
-            };
-            if let Err(end) = written {
-                self.lost(settled.into_iter().chain(rest));
-                return Err(end);
-            }
-            settled = rest;
-        }
-        Ok(())
-    }
-
-    async fn ack(&self, delivery: &Delivery, multiple: bool) -> Result<(), SubscriptionEnd> {
-        self.written(delivery.acker.ack(BasicAckOptions { multiple })).await
-    }
-
-    async fn nack(&self, delivery: &Delivery, requeue: bool) -> Result<(), SubscriptionEnd> {
-        self.written(delivery.acker.nack(BasicNackOptions { multiple: false, requeue })).await?;
-        let metrics = &self.shared.metrics;
-        if requeue { &metrics.nacks_requeued } else { &metrics.nacks_dropped }.increment(1);
-        Ok(())
-    }
-
-    /// A settlement that is not written in time ends the channel: it cannot be tried again.
-    async fn written(&self, settling: impl Future<Output = lapin::Result<bool>>) -> Result<(), SubscriptionEnd> {
-        match tokio::time::timeout(self.shared.rpc_timeout, settling).await {
-            Ok(Ok(true)) => Ok(()),
-            Ok(Ok(false)) => Err(SubscriptionEnd::Lost("a settlement found its channel closed".into())),
-            Ok(Err(error)) => Err(SubscriptionEnd::Lost(error.to_string())),
-            Err(_) => Err(SubscriptionEnd::Lost("a settlement could not be written in time".into())),
+        let flush = poll_fn(|cx| self.handoff.poll_flush(cx));
+        match tokio::time::timeout(self.shared.rpc_timeout, flush).await {
+            Ok(result) => result.map_err(SubscriptionEnd::Lost),
+            Err(_) => Err(SubscriptionEnd::Lost("settlements could not be written in time".into())),
         }
     }
 
-    /// Settlements that the broker never got. It will give the messages out again; the finished ones need no new run.
-    fn lost(&self, settled: impl Iterator<Item = Settled>) {
-        for Settled { delivery, verdict } in settled {
-            self.shared.metrics.lost_on_write.increment(1);
-            if verdict == Verdict::Ack {
-                self.shared.kept.keep(&delivery.work, KeptResult::Settled);
-            }
-        }
+    /// Gives deliveries back to the queue, after everything that was settled before.
+    async fn hand_back(&self, deliveries: impl IntoIterator<Item = Delivery>) -> Result<(), SubscriptionEnd> {
+        self.handoff.requeue(deliveries);
+        self.write_settlements().await
     }
 
-    /// Hands back what the broker would take back by force, together with the channel and all it holds.
-    async fn hand_back_overdue(&self) -> Result<(), SubscriptionEnd> {
+    /// Hands back what the broker would take back by force, together with the channel and all it holds. What was settled
+    /// and not written yet, since a handler blocks its worker's thread, is written here at the latest.
+    async fn hand_back_overdue(&mut self) -> Result<(), SubscriptionEnd> {
+        if let Poll::Ready(begun) = self.handoff.poll_begin(&mut Context::from_waker(Waker::noop())) {
+            begun.map_err(SubscriptionEnd::Lost)?;
+        }
         let now = Instant::now();
         let budget = self.shared.budget;
         let unstarted = now.checked_sub(budget.start_within).map(|moment| self.handoff.take_unstarted(Some(moment)));
         let running = now
             .checked_sub(budget.settle_within)
             .and_then(|moment| self.handoff.take_running(Some(moment), &self.shared.kept));
-        for delivery in unstarted.iter().flatten().chain(&running) {
+        let overdue: Vec<Delivery> = unstarted.into_iter().flatten().chain(running).collect();
+        if overdue.is_empty() {
+            return Ok(());
+        }
+        for delivery in &overdue {
             tracing::warn!(queue = &*self.shared.queue, message_id = delivery.work.envelope.message_id(),
                 waited = ?delivery.arrived.elapsed(), consumer_timeout = ?self.shared.options.consumer_timeout,
                 "handed back: it cannot be settled before the broker's consumer_timeout");
-            self.nack(delivery, true).await?;
         }
-        Ok(())
+        self.hand_back(overdue).await
     }
 
     /// Stops in the order that loses nothing: nothing is started any more, the broker sends nothing more, what was not
@@ -207,13 +200,12 @@ impl Subscription {
         }
         // Frames come in order: all that was sent before cancel-ok is here.
         while let Some(Some(Ok(delivery))) = self.deliveries.next().now_or_never() {
-            self.handoff.push(Delivery::new(&self.shared.queue, delivery));
+            self.handoff.push(&mut vec![Delivery::new(&self.shared.queue, delivery, Instant::now())]);
         }
         let mut drained = Drained::default();
-        for delivery in self.handoff.take_unstarted(None) {
-            self.nack(&delivery, true).await?;
-            drained.unstarted += 1;
-        }
+        let unstarted = self.handoff.take_unstarted(None);
+        drained.unstarted += unstarted.len();
+        self.hand_back(unstarted).await?;
         loop {
             self.write_settlements().await?;
             if self.handoff.is_idle() {
@@ -223,7 +215,7 @@ impl Subscription {
                 () = self.handoff.changed() => {}
                 () = tokio::time::sleep_until(stop.deadline().into()) => {
                     if let Some(delivery) = self.handoff.take_running(None, &self.shared.kept) {
-                        self.nack(&delivery, true).await?;
+                        self.hand_back([delivery]).await?;
                         drained.cut_off += 1;
                     }
                 }
@@ -237,12 +229,21 @@ impl Subscription {
         Ok(drained)
     }
 
-    fn detach(&self) {
-        for Settled { delivery, verdict } in self.handoff.detach(&self.shared.kept) {
-            self.shared.metrics.lost_on_channel.increment(1);
-            if verdict == Verdict::Ack {
-                self.shared.kept.keep(&delivery.work, KeptResult::Settled);
+    /// Settlements that the broker never got. It will give the messages out again; the finished ones need no new run.
+    fn detach(&mut self) {
+        let Shared { metrics, kept, .. } = &*self.shared;
+        let lost = |settled: Settled, counter: &Counter| {
+            counter.increment(1);
+            if settled.verdict == Verdict::Ack {
+                kept.keep(&settled.delivery.work, KeptResult::Settled);
             }
+        };
+        let Unwritten { on_write, on_channel } = self.handoff.detach(kept);
+        for settled in on_write {
+            lost(settled, &metrics.lost_on_write);
+        }
+        for settled in on_channel {
+            lost(settled, &metrics.lost_on_channel);
         }
     }
 }

@@ -10,10 +10,10 @@ use std::{
 use futures_util::future::try_join_all;
 use lapin::types::ShortString;
 use tokio::{sync::watch, task::JoinSet};
-use tokio_util::sync::CancellationToken;
 
 use super::{
     ConsumerState, DrainReport, Shared, Stop, backlog,
+    handoff::Order,
     subscription::{Drained, Subscription, SubscriptionEnd},
     worker::Worker,
 };
@@ -195,10 +195,10 @@ struct Group {
 
 impl Group {
     async fn run(self, supervisor: &Supervisor) -> GroupEnd {
-        let group_over = CancellationToken::new();
+        let order = |order| supervisor.shared.handoffs.iter().for_each(|handoff| handoff.give_order(order));
         let mut running = JoinSet::new();
         for subscription in self.subscriptions {
-            running.spawn(subscription.run(supervisor.stop.clone(), group_over.clone()));
+            running.spawn(subscription.run(supervisor.stop.clone()));
         }
         // In a set, so that it ends with this future, however that ends.
         let mut watching = JoinSet::new();
@@ -212,6 +212,7 @@ impl Group {
                 ended = running.join_next() => ended,
                 () = supervisor.stop.requested(), if !matches!(*supervisor.state.borrow(), ConsumerState::Draining) => {
                     supervisor.set_state(ConsumerState::Draining);
+                    order(Order::Drain);
                     continue;
                 }
             };
@@ -237,7 +238,7 @@ impl Group {
                 if !supervisor.stop.is_requested() {
                     supervisor.set_state(ConsumerState::Connecting);
                 }
-                group_over.cancel();
+                order(Order::End);
             }
         }
         watching.shutdown().await;

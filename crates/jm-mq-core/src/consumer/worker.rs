@@ -2,19 +2,20 @@
 
 use std::{
     panic::AssertUnwindSafe,
+    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    task::Poll,
     time::{Duration, Instant},
 };
 
-use futures_util::FutureExt;
-use tokio_util::sync::CancellationToken;
+use futures_util::{FutureExt, future::poll_fn};
 
 use super::{Shared, handoff::Handoff, kept::KeptResult};
 use crate::{
-    context::Context,
+    context::{CancelWhenDropped, Cancellation, Context},
     envelope::Work,
     handler::{Answers, Retry},
     metrics::TypeMetrics,
@@ -34,14 +35,39 @@ pub(super) struct Worker {
 impl Worker {
     /// Works until the consumer drains.
     pub(super) async fn run(self) {
+        // When the first of the settlements was made that may still be unwritten.
+        let mut unwritten_since = None;
         while let Some(work) = self.handoff.next().await {
             let _counted = self.shared.metrics.begin_work();
+            let begun = Instant::now();
+            let mut handling = pin!(AssertUnwindSafe(self.handle(work)).catch_unwind());
+            let first_poll = poll_fn(|cx| Poll::Ready(handling.as_mut().poll(cx))).await;
+            let now = Instant::now();
+            let at_once = first_poll.is_ready() && now - begun < QUICK;
+            if !at_once {
+                // It waits for somebody, or its handler blocks the thread: what is settled must not wait for it.
+                self.handoff.waits();
+            }
+            let handled = match first_poll {
+                Poll::Ready(handled) => handled,
+                Poll::Pending => handling.await,
+            };
             // Handlers' panics are caught where they run. One of our own must not take the group along, again and again.
-            if let Err(panic) = AssertUnwindSafe(self.handle(work)).catch_unwind().await {
+            if let Err(panic) = handled {
                 let panic = retry::panic_text(panic.as_ref());
                 tracing::error!(queue = &*self.shared.queue, panic, "the worker itself failed; the message goes back");
                 self.handoff.abandon();
             }
+            if !at_once {
+                // The channel's task may be waiting for this very thread, and the next message may block it again.
+                tokio::task::yield_now().await;
+            } else if now - *unwritten_since.get_or_insert(begun) > QUICK {
+                // Many quick ones are slow together.
+                self.handoff.write_settled();
+            } else {
+                continue;
+            }
+            unwritten_since = None;
         }
     }
 
@@ -64,6 +90,10 @@ impl Worker {
         }
     }
 }
+
+/// The longest that an ack waits for others to be written with it. A message that takes longer, or waits for something, has
+/// everything before it written first.
+const QUICK: Duration = Duration::from_millis(1);
 
 /// What is known of a run of the same message, whose connection was lost.
 enum EarlierRun {
@@ -150,13 +180,13 @@ impl Runs for RunsOf<'_> {
         let Self { delivery: InHand { worker, metrics, work, runs }, route } = self;
         runs.store(attempt, Ordering::Relaxed);
         let limit = worker.shared.policy.run_limit;
-        let cancellation = CancellationToken::new();
+        let cancellation = Arc::<Cancellation>::default();
         // However this run ends, what it left running elsewhere is told so.
-        let _cancel_when_over = cancellation.clone().drop_guard();
+        let _cancel_when_over = CancelWhenDropped(Arc::clone(&cancellation));
         let started = Instant::now();
         let context =
             Context::new(Arc::clone(&work.envelope), attempt, limit.map(|limit| started + limit), cancellation);
-        let result = retry::guard(limit, route.run(work.body.clone(), context.clone())).await;
+        let result = retry::guard(limit, started.into(), route.run(work.body.clone(), context.clone())).await;
         let seconds = match &result {
             Ok(_) => &metrics.ok_seconds,
             Err(RunFailure::Error { retry: Retry::Never, .. }) => &metrics.permanent_seconds,

@@ -16,8 +16,11 @@ use crate::{
     message::Outgoing,
 };
 
-/// Messages written but not confirmed, at most: enough to hide the round trip, little enough to forget.
-const WINDOW: usize = 512;
+/// Messages written but not confirmed, at most: enough to hide the round trip, and little memory.
+const WINDOW: usize = 128;
+/// Where writing goes on once the window was full: many messages in one write cost client and broker less than one now and
+/// one then.
+const REFILL: usize = WINDOW / 2;
 
 /// The messages of one call, and what is known of each.
 struct Batch<'a> {
@@ -64,8 +67,12 @@ impl Batch<'_> {
     }
 
     fn decide(&mut self, n: usize, fate: Result<(), PublishError>) {
+        self.decide_at(Instant::now(), n, fate);
+    }
+
+    fn decide_at(&mut self, now: Instant, n: usize, fate: Result<(), PublishError>) {
         let progress = &mut self.progress[n];
-        progress.took = progress.first_written.map_or(Duration::ZERO, |written| written.elapsed());
+        progress.took = progress.first_written.map_or(Duration::ZERO, |written| now - written);
         progress.fate = Some(fate);
     }
 
@@ -178,10 +185,10 @@ impl Batch<'_> {
         };
         let mut confirms = FuturesUnordered::new();
         let mut unwritten = open.iter();
+        let mut filling = true;
         let outcome = loop {
-            let answered = if confirms.len() < WINDOW
-                && let Some(&n) = unwritten.next()
-            {
+            filling = confirms.len() < if filling { WINDOW } else { REFILL };
+            let answered = if filling && let Some(&n) = unwritten.next() {
                 self.progress[n].first_written.get_or_insert_with(Instant::now);
                 let mut confirm = Box::pin(publish(n));
                 // Polled here, once, so that messages are written in the order of the batch.
@@ -193,21 +200,25 @@ impl Batch<'_> {
                     }
                 }
             } else {
-                match timeout_at(*last_progress + self.inner().options.timeout, confirms.next()).await {
+                // Most confirms come together with others, and need no timer.
+                let answered = match poll_fn(|cx| Poll::Ready(confirms.poll_next_unpin(cx))).await {
+                    Poll::Ready(answered) => Ok(answered),
+                    Poll::Pending => timeout_at(*last_progress + self.inner().options.timeout, confirms.next()).await,
+                };
+                match answered {
                     Ok(Some(answered)) => answered,
                     Ok(None) => return Ok(()),
                     Err(_) => break RoundEnd::Stalled(Stage::Written { on: lease.connection() }),
                 }
             };
-            match self.take(answered, returned) {
-                Ok(()) => *last_progress = Instant::now(),
-                Err(end) => break end,
+            if let Err(end) = self.take(answered, returned, last_progress) {
+                break end;
             }
         };
         // What the broker had answered before the end counts, above all what it sent back.
         while let Some(Some(answered)) = confirms.next().now_or_never() {
             // An error is the end itself, as every open message sees it.
-            drop(self.take(answered, returned));
+            drop(self.take(answered, returned, last_progress));
         }
         Err(outcome)
     }
@@ -216,6 +227,7 @@ impl Batch<'_> {
         &mut self,
         (n, answer): (usize, lapin::Result<Confirmation>),
         returned: &mut Returned,
+        last_progress: &mut Instant,
     ) -> Result<(), RoundEnd> {
         let lost = |error| Err(RoundEnd::Stalled(Stage::Waiting(Some(error))));
         let (fate, message) = match answer {
@@ -227,7 +239,8 @@ impl Batch<'_> {
                 Failure::Lost(error) => return lost(error),
             },
         };
-        self.decide(n, fate);
+        *last_progress = Instant::now();
+        self.decide_at(*last_progress, n, fate);
         if let Some(message) = message {
             let id = message.delivery.properties.message_id().clone().unwrap_or_default();
             returned.insert(id, message);

@@ -64,7 +64,7 @@ impl Runs for Scripted {
                 Act::Misread => Err(RunError::Undecodable("not JSON".into())),
             }
         };
-        guard(Some(self.limit), handler).await
+        guard(Some(self.limit), Instant::now(), handler).await
     }
 
     fn failed(&self, _: u32, _: &RunFailure, next: Option<Duration>) {
@@ -190,7 +190,7 @@ proptest! {
 
 #[tokio::test]
 async fn a_panics_message_is_kept() {
-    let failure = guard(None, async { panic!("lost the {}", "plot") }).await.unwrap_err();
+    let failure = guard(None, Instant::now(), async { panic!("lost the {}", "plot") }).await.unwrap_err();
     assert_eq!(failure.to_string(), "the handler panicked: lost the plot");
 }
 
@@ -217,13 +217,13 @@ impl Drop for Clingy {
 
 #[tokio::test(start_paused = true)]
 async fn panics_in_an_errors_text_or_a_futures_destructor_are_caught_as_well() {
-    let failure = guard(None, async { Err(RunError::Handler(Unspeakable.into())) }).await.unwrap_err();
+    let failure = guard(None, Instant::now(), async { Err(RunError::Handler(Unspeakable.into())) }).await.unwrap_err();
     assert_eq!(failure.to_string(), "the handler panicked: no words");
     let hangs = async {
         let _clingy = Clingy;
         std::future::pending().await
     };
-    let failure = guard(Some(Duration::from_secs(1)), hangs).await.unwrap_err();
+    let failure = guard(Some(Duration::from_secs(1)), Instant::now(), hangs).await.unwrap_err();
     assert_eq!(failure.to_string(), "the handler panicked: will not go");
 }
 
@@ -233,5 +233,5 @@ async fn without_a_limit_a_run_may_take_as_long_as_it_likes() {
         tokio::time::sleep(Duration::from_hours(24)).await;
         Ok(Answers::none())
     };
-    assert!(guard(None, day).await.is_ok());
+    assert!(guard(None, Instant::now(), day).await.is_ok());
 }

@@ -12,6 +12,7 @@
 
 mod support;
 
+mod acks;
 mod connecting;
 mod draining;
 mod hostile;

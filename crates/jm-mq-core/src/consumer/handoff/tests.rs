@@ -8,22 +8,27 @@ use std::time::Duration;
 /// A delivery that no broker knows.
 fn delivery(body: &str, redelivered: bool) -> Delivery {
     let delivery = lapin::message::Delivery::mock(1, "".into(), "q".into(), redelivered, body.as_bytes().to_vec());
-    Delivery::new(&"q".into(), delivery)
+    Delivery::new(&"q".into(), delivery, Instant::now())
 }
 
 fn bench() -> (Handoff, KeptResults) {
     (Handoff::default(), KeptResults::new(Counter::noop(), Counter::noop()))
 }
 
+/// What no channel has written.
+fn take_settled(handoff: &Handoff) -> Vec<Settled> {
+    std::mem::take(&mut handoff.state().settled)
+}
+
 fn verdicts(handoff: &Handoff) -> Vec<Verdict> {
-    handoff.take_settled().into_iter().map(|settled| settled.verdict).collect()
+    take_settled(handoff).into_iter().map(|settled| settled.verdict).collect()
 }
 
 #[tokio::test]
 async fn deliveries_go_one_way_in_order_and_settlements_the_other() {
     let (handoff, _) = bench();
     for body in ["1", "2"] {
-        handoff.push(delivery(body, false));
+        handoff.push(&mut vec![delivery(body, false)]);
     }
     for body in ["1", "2"] {
         assert_eq!(handoff.next().await.unwrap().body, body);
@@ -38,14 +43,14 @@ async fn deliveries_go_one_way_in_order_and_settlements_the_other() {
 #[tokio::test]
 async fn a_result_of_a_message_that_was_taken_back_is_kept_and_not_settled() {
     let (handoff, kept) = bench();
-    handoff.push(delivery("1", false));
+    handoff.push(&mut vec![delivery("1", false)]);
     handoff.next().await.unwrap();
     assert!(handoff.take_running(None, &kept).is_some());
     assert!(handoff.take_running(None, &kept).is_none(), "only once");
     assert!(handoff.is_taken_back() && handoff.is_idle() && handoff.oldest().is_none());
     let answers = KeptResult::Answers(Answers::none());
     assert_eq!(handoff.finish(Verdict::Ack, Some(answers)), Finished::TakenBack);
-    assert!(handoff.take_settled().is_empty());
+    assert!(take_settled(&handoff).is_empty());
     let mut claim = kept.claim(&delivery("1", true).work).unwrap();
     assert!(matches!(claim.result().await, Some(KeptResult::Answers(_))));
 }
@@ -53,7 +58,7 @@ async fn a_result_of_a_message_that_was_taken_back_is_kept_and_not_settled() {
 #[tokio::test]
 async fn a_message_that_is_handed_back_finds_its_result_before_the_broker_has_it() {
     let (handoff, kept) = bench();
-    handoff.push(delivery("1", false));
+    handoff.push(&mut vec![delivery("1", false)]);
     handoff.next().await.unwrap();
     let failed = KeptResult::Failed(Failure::unrun(FailureKind::Permanent, "no"));
     assert_eq!(handoff.hand_back(failed, &kept), Finished::Settled);
@@ -65,12 +70,12 @@ async fn a_message_that_is_handed_back_finds_its_result_before_the_broker_has_it
 async fn a_lost_channel_takes_everything_back_but_the_workers_result() {
     let (handoff, kept) = bench();
     for body in ["settled", "running", "buffered"] {
-        handoff.push(delivery(body, false));
+        handoff.push(&mut vec![delivery(body, false)]);
     }
     handoff.next().await.unwrap();
     handoff.finish(Verdict::Ack, None);
     handoff.next().await.unwrap();
-    let unwritten = handoff.detach(&kept);
+    let unwritten = handoff.detach(&kept).on_channel;
     assert_eq!(unwritten.len(), 1);
     assert_eq!(unwritten[0].delivery.work.body, "settled");
     tokio::time::timeout(Duration::from_secs(5), handoff.interrupted()).await.unwrap();
@@ -84,11 +89,11 @@ async fn a_lost_channel_takes_everything_back_but_the_workers_result() {
 #[tokio::test]
 async fn a_worker_that_waits_for_another_run_can_leave_the_wait_to_its_message() {
     let (first, kept) = bench();
-    first.push(delivery("1", false));
+    first.push(&mut vec![delivery("1", false)]);
     first.next().await.unwrap();
     first.take_running(None, &kept);
     let second = Handoff::default();
-    second.push(delivery("1", true));
+    second.push(&mut vec![delivery("1", true)]);
     let work = second.next().await.unwrap();
     let claim = kept.claim(&work).unwrap();
     assert!(second.leave().is_none(), "it is ours");
@@ -105,23 +110,23 @@ async fn a_worker_that_waits_for_another_run_can_leave_the_wait_to_its_message()
 #[tokio::test]
 async fn what_a_failed_worker_had_in_hand_goes_back_and_nobody_waits_for_it() {
     let (handoff, kept) = bench();
-    handoff.push(delivery("1", false));
+    handoff.push(&mut vec![delivery("1", false)]);
     handoff.next().await.unwrap();
     handoff.abandon();
     assert_eq!(verdicts(&handoff), [Verdict::Requeue]);
-    handoff.push(delivery("2", false));
+    handoff.push(&mut vec![delivery("2", false)]);
     handoff.next().await.unwrap();
     handoff.take_running(None, &kept);
     handoff.abandon();
-    assert!(handoff.take_settled().is_empty());
+    assert!(take_settled(&handoff).is_empty());
     assert!(kept.claim(&delivery("2", true).work).is_none(), "there is no run to wait for");
 }
 
 #[tokio::test]
 async fn only_what_has_waited_too_long_is_taken() {
     let (handoff, kept) = bench();
-    handoff.push(delivery("1", false));
-    handoff.push(delivery("2", false));
+    handoff.push(&mut vec![delivery("1", false)]);
+    handoff.push(&mut vec![delivery("2", false)]);
     let between = handoff.oldest().unwrap();
     handoff.next().await.unwrap();
     assert!(handoff.take_running(between.checked_sub(Duration::from_secs(1)), &kept).is_none());
@@ -133,8 +138,80 @@ async fn only_what_has_waited_too_long_is_taken() {
 #[tokio::test]
 async fn a_stopped_worker_starts_nothing_and_waits_for_nothing() {
     let (handoff, _) = bench();
-    handoff.push(delivery("1", false));
+    handoff.push(&mut vec![delivery("1", false)]);
     handoff.stop();
     assert!(handoff.next().await.is_none());
     handoff.interrupted().await;
+}
+
+/// Whether the settlements were handed on. Without a channel to write them, its task is told.
+fn written(handoff: &Handoff) -> bool {
+    futures_util::FutureExt::now_or_never(handoff.changed()).is_some()
+}
+
+#[tokio::test]
+async fn acks_wait_for_each_other_while_there_is_work_and_an_idle_worker_writes_them() {
+    let handoff = Handoff::default();
+    handoff.push(&mut ["1", "2", "3"].map(|body| delivery(body, false)).into());
+    for _ in 0..3 {
+        handoff.next().await.unwrap();
+        handoff.finish(Verdict::Ack, None);
+        assert!(!written(&handoff));
+    }
+    let mut next = std::pin::pin!(handoff.next());
+    assert!(futures_util::poll!(&mut next).is_pending());
+    assert!(!written(&handoff), "another delivery may be on its way to the worker");
+    assert!(futures_util::poll!(&mut next).is_pending());
+    assert!(written(&handoff), "there was none");
+}
+
+#[tokio::test]
+async fn a_delivery_that_comes_while_the_worker_looks_again_is_done_first() {
+    let handoff = Handoff::default();
+    handoff.push(&mut vec![delivery("1", false)]);
+    handoff.next().await.unwrap();
+    handoff.finish(Verdict::Ack, None);
+    let mut next = std::pin::pin!(handoff.next());
+    assert!(futures_util::poll!(&mut next).is_pending());
+    handoff.push(&mut vec![delivery("2", false)]);
+    assert!(futures_util::poll!(&mut next).is_ready());
+    assert!(!written(&handoff));
+}
+
+#[tokio::test]
+async fn nothing_settled_waits_for_a_handler_that_waits() {
+    let handoff = Handoff::default();
+    handoff.push(&mut ["1", "2", "3"].map(|body| delivery(body, false)).into());
+    handoff.next().await.unwrap();
+    handoff.finish(Verdict::Ack, None);
+    handoff.next().await.unwrap();
+    assert!(!written(&handoff));
+    handoff.waits();
+    assert!(written(&handoff), "the first one");
+    handoff.finish(Verdict::Ack, None);
+    assert!(written(&handoff), "at once");
+}
+
+#[tokio::test]
+async fn only_acks_wait_and_none_does_in_a_drain() {
+    let handoff = Handoff::default();
+    handoff.push(&mut ["1", "2"].map(|body| delivery(body, false)).into());
+    handoff.next().await.unwrap();
+    handoff.finish(Verdict::Requeue, None);
+    assert!(written(&handoff));
+    handoff.next().await.unwrap();
+    handoff.stop();
+    handoff.finish(Verdict::Ack, None);
+    assert!(written(&handoff));
+}
+
+#[tokio::test]
+async fn an_order_reaches_the_channel_and_a_drain_outranks_the_groups_end() {
+    let handoff = Handoff::default();
+    handoff.give_order(Order::End);
+    handoff.changed().await;
+    assert_eq!(handoff.order(), Some(Order::End));
+    handoff.give_order(Order::Drain);
+    handoff.give_order(Order::End);
+    assert_eq!(handoff.order(), Some(Order::Drain));
 }
