@@ -106,7 +106,8 @@ async fn finished(done: impl Future<Output = ()>, mut workers: JoinSet<Result<()
     Ok(())
 }
 
-/// For the last acks, after the clock was stopped.
+/// For the last acks, after the clock was stopped: lapin does not tell when one is written. Too short a time would show, since
+/// the broker is asked afterwards what is left.
 const SETTLING: Duration = Duration::from_millis(50);
 
 /// Its channels were dropped just before and may be closing: that is refused, and of no interest any more.

@@ -204,4 +204,4 @@ fn has(view: &RecordView, stage: Stage) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -7,7 +7,8 @@ use jm_tasks::{Completed, Diarized, Embedded, LlmTask, RecordId, Transcribed};
 use super::*;
 use crate::workers::Kind;
 
-fn view(id: &RecordId) -> RecordView {
+/// A record of which nothing is known yet.
+pub(crate) fn view(id: &RecordId) -> RecordView {
     RecordView {
         record_id: id.clone(),
         revision: Some(1),

@@ -1,29 +1,13 @@
 //! Reports of notes that were never sent.
 
-use std::collections::BTreeMap;
-
-use jm_tasks::{Completed, Diarized, Embedded, LlmTask, RecordId, Transcribed};
+use jm_tasks::{Completed, Diarized, Embedded, LlmTask, Transcribed};
 
 use super::*;
 use crate::{
+    journey::tests::view,
     notes::{Note, Summary},
     workers::Kind,
 };
-
-fn view(id: &RecordId) -> RecordView {
-    RecordView {
-        record_id: id.clone(),
-        revision: Some(1),
-        deleted: None,
-        content: None,
-        diarization: None,
-        transcription: None,
-        embedding: None,
-        summary: None,
-        title: None,
-        tasks: BTreeMap::new(),
-    }
-}
 
 fn segment(start: f64, speaker: &str, text: &str) -> TranscriptSegment {
     TranscriptSegment { start, end: start + 1.0, text: text.into(), speaker: Some(speaker.into()) }
