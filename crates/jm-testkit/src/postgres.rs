@@ -1,28 +1,23 @@
 //! A private PostgreSQL server, for tests of what stores things.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Stdio};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, channel};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::signal::Signal;
 use tokio::process::Command;
 use tokio::sync::OnceCell;
 
 use crate::limit::{until, within};
 use crate::ports::free_ports;
-
-const SCRIPT: &str = include_str!("postgres.sh");
-
-/// `initdb` takes 1 to 3 s on two cores; a machine that compiles at the same time takes a multiple of it.
-const REPLY_LIMIT: Duration = Duration::from_secs(90);
+use crate::process::runs;
+use crate::watchdog::Watchdog;
 
 /// A start takes 0.2 s, with the recovery after a crash 1 s.
 const START_LIMIT: Duration = Duration::from_mins(1);
@@ -30,8 +25,9 @@ const START_LIMIT: Duration = Duration::from_mins(1);
 /// A statement of ours takes milliseconds, a new database 50 ms.
 const SQL_LIMIT: Duration = Duration::from_secs(30);
 
-/// What dropping a server may take. When it takes longer, the watchdog goes on alone.
-const END_LIMIT: Duration = Duration::from_secs(5);
+/// The scripts of the server's folder: the one that makes its data, and the one that starts it.
+const INIT: &str = "init.sh";
+const SERVER: &str = "server.sh";
 
 /// Tries with other ports when somebody else took one between our look and the server's listening.
 const START_ATTEMPTS: usize = 5;
@@ -99,12 +95,12 @@ impl PostgresServer {
     async fn spawn(programs: &Path) -> Result<Self> {
         let port = free_ports(1)?.into_iter().next().ok_or_else(|| anyhow!("found no free port"))?;
         let password: String = std::iter::repeat_with(fastrand::alphanumeric).take(16).collect();
-        let watchdog = blocking(Watchdog::start).await?;
-        let folder = watchdog.folder.clone();
-        put(&folder, "password", &format!("{password}\n"))?;
+        let watchdog = watchdog().await?;
+        let folder = watchdog.folder();
+        put(folder, "password", &format!("{password}\n"))?;
         put(
-            &folder,
-            "init.sh",
+            folder,
+            INIT,
             &format!(
                 "exec {} --pgdata=data --no-sync --username={USER} --pwfile=password --auth=scram-sha-256 \
                  --encoding=UTF8 --locale=C\n",
@@ -112,15 +108,14 @@ impl PostgresServer {
             ),
         )?;
         put(
-            &folder,
-            "server.sh",
+            folder,
+            SERVER,
             &format!(
                 "exec {} -D data -p {port} -c config_file=\"$PWD/server.conf\"\n",
                 quoted(&programs.join("postgres").to_string_lossy()),
             ),
         )?;
-        put(&folder, "server.conf", SETTINGS)?;
-        let watchdog = Arc::new(watchdog);
+        put(folder, "server.conf", SETTINGS)?;
         let server = Self {
             watchdog,
             psql: programs.join("psql"),
@@ -129,9 +124,8 @@ impl PostgresServer {
             pid: Mutex::new(None),
             databases: AtomicU64::new(0),
         };
-        if server.ask("init").await? != "done" {
-            bail!("initdb failed:\n{}", server.log());
-        }
+        let made = server.watchdog.run_script(INIT).await;
+        made.with_context(|| format!("initdb failed:\n{}", server.log()))?;
         server.start_again().await?;
         Ok(server)
     }
@@ -143,7 +137,7 @@ impl PostgresServer {
 
     /// The folder with the server's data, removed when the server ends.
     pub fn folder(&self) -> &Path {
-        &self.watchdog.folder
+        self.watchdog.folder()
     }
 
     /// The process id of the server's first process, `None` while it does not run.
@@ -183,10 +177,7 @@ impl PostgresServer {
     /// Ends the server as a crash would: its clients' connections break, and what was not committed is gone. Returns
     /// when it no longer runs.
     pub async fn kill(&self) -> Result<()> {
-        match self.ask("kill").await?.as_str() {
-            "killed" => Ok(()),
-            other => bail!("the watchdog answered {other:?} to kill"),
-        }
+        self.watchdog.kill_script(SERVER).await
     }
 
     /// Starts the server again on its port and data, after [`PostgresServer::kill`] if it still runs. Returns once it
@@ -205,7 +196,7 @@ impl PostgresServer {
     }
 
     async fn start_again(&self) -> Result<()> {
-        let pid = self.ask("start").await?.parse().context("the watchdog gave no pid for the server")?;
+        let pid = self.watchdog.start_script(SERVER).await?;
         *self.pid.lock().unwrap_or_else(PoisonError::into_inner) = Some(pid);
         Ok(())
     }
@@ -223,11 +214,6 @@ impl PostgresServer {
             let end: Vec<&str> = log.lines().rev().take(20).collect();
             format!("its output ends with:\n{}", end.into_iter().rev().collect::<Vec<_>>().join("\n"))
         })
-    }
-
-    async fn ask(&self, command: &'static str) -> Result<String> {
-        let watchdog = Arc::clone(&self.watchdog);
-        blocking(move || watchdog.ask(command)).await
     }
 }
 
@@ -247,80 +233,18 @@ fn programs() -> Result<PathBuf> {
     }
 }
 
-/// Owns the server's processes and its folder; plain processes and threads, nothing of a tokio runtime.
-#[derive(Debug)]
-struct Watchdog {
-    link: Mutex<Link>,
-    folder: PathBuf,
-}
-
-#[derive(Debug)]
-struct Link {
-    shell: Child,
-    /// Its end of file is the watchdog's signal to end. The descriptor is closed on exec, so no other child holds it.
-    commands: Option<ChildStdin>,
-    replies: Receiver<String>,
-}
-
-impl Watchdog {
-    fn start() -> Result<Self> {
-        let mut command = std::process::Command::new("sh");
-        command.args(["-c", SCRIPT, "jm-postgres-watchdog"]);
-        // Settings for clients of a system server (PG*) must not reach this one.
-        command.env_clear().env("LANG", "C.UTF-8").current_dir("/");
-        if let Some(path) = std::env::var_os("PATH") {
-            command.env("PATH", path);
-        }
+/// Makes the server's folder. SIGQUIT is PostgreSQL's own crash: no checkpoint, no goodbye, and its helper processes go
+/// with it.
+async fn watchdog() -> Result<Arc<Watchdog>> {
+    Watchdog::start("jm-postgres", Signal::SIGQUIT, |command| {
         match unprivileged()? {
             // Its own temporary folder, which a user without privileges can reach.
             Some((user, group)) => _ = command.uid(user).gid(group),
             None => _ = std::env::var_os("TMPDIR").map(|folder| command.env("TMPDIR", folder)),
         }
-        // A group of its own: Ctrl-C or a test runner's kill must not hit it before it has cleaned up.
-        command.process_group(0);
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut shell = command.spawn().context("could not start the server's watchdog (sh)")?;
-        let commands = shell.stdin.take();
-        let output = shell.stdout.take().ok_or_else(|| anyhow!("the watchdog has no stdout"))?;
-        let (sender, replies) = channel();
-        thread::Builder::new().name("postgres-watchdog".to_owned()).spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
-                if sender.send(line).is_err() {
-                    break;
-                }
-            }
-        })?;
-        let link = Link { shell, commands, replies };
-        let folder = PathBuf::from(link.reply("make a folder")?);
-        Ok(Self { link: Mutex::new(link), folder })
-    }
-
-    fn ask(&self, command: &str) -> Result<String> {
-        let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
-        let commands = link.commands.as_mut().ok_or_else(|| anyhow!("the watchdog has ended"))?;
-        writeln!(commands, "{command}")
-            .with_context(|| format!("the server's watchdog is gone, asked to {command}"))?;
-        link.reply(command)
-    }
-}
-
-impl Link {
-    fn reply(&self, command: &str) -> Result<String> {
-        self.replies
-            .recv_timeout(REPLY_LIMIT)
-            .with_context(|| format!("no answer of the server's watchdog, asked to {command}"))
-    }
-}
-
-impl Drop for Watchdog {
-    fn drop(&mut self) {
-        let link = self.link.get_mut().unwrap_or_else(PoisonError::into_inner);
-        link.commands = None;
-        let deadline = Instant::now() + END_LIMIT;
-        while matches!(link.shell.try_wait(), Ok(None)) && Instant::now() < deadline {
-            thread::sleep(Duration::from_millis(5));
-        }
-    }
+        Ok(())
+    })
+    .await
 }
 
 /// PostgreSQL refuses to run as root: user and group to run it as in place of that, `None` for anybody else.
@@ -349,20 +273,7 @@ fn put(folder: &Path, file: &str, text: &str) -> Result<()> {
         .with_context(|| format!("could not give {} to the server's user", path.display()))
 }
 
-/// Whether the process still runs. A zombie does not: it only waits for its parent to look.
-fn runs(pid: u32) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-    // "pid (name) state ...", and the name may contain anything.
-    let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
-    !matches!(state, None | Some('Z' | 'X'))
-}
-
 /// One word of a shell, whatever is in it.
 fn quoted(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
-}
-
-/// Runs what waits for the watchdog away from the runtime's own threads.
-async fn blocking<T: Send + 'static>(task: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(task).await.context("a task of the test kit did not end")?
 }

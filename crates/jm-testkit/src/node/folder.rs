@@ -29,6 +29,10 @@ const VM: &str = "+P 65536 +t 1048576 +S 2:2 +SDcpu 2:2 +SDio 4 +sbwt none +sbwt
 /// Without `-start_epmd false` the VM would start a daemon that outlives it, should ours be gone.
 const DISTRIBUTION: &str = "-noinput -start_epmd false -kernel inet_dist_use_interface {127,0,0,1}";
 
+/// The script that starts the port mapper, and the one that starts the Erlang VM.
+pub(crate) const EPMD: &str = "epmd.sh";
+pub(crate) const NODE: &str = "node.sh";
+
 /// The file in a kept data folder that has the node's name: its data is that name's.
 const NAME_FILE: &str = "node";
 
@@ -80,8 +84,8 @@ pub(crate) fn write(
     }
     put(folder, "enabled_plugins", &format!("[{}].\n", options.plugins.join(",")))?;
     put(folder, "rabbitmq-env.conf", "")?;
-    put(folder, "epmd.sh", &epmd_script(installation, ports))?;
-    put(folder, "node.sh", &node_script(folder, name, installation, ports, options))
+    put(folder, EPMD, &epmd_script(installation, ports))?;
+    put(folder, NODE, &node_script(folder, name, installation, ports, options))
 }
 
 fn put(folder: &Path, file: &str, text: &str) -> Result<()> {

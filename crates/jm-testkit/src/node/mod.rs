@@ -6,8 +6,6 @@ mod faults;
 mod folder;
 mod handshake;
 mod installation;
-mod process;
-mod watchdog;
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -17,6 +15,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
+use nix::sys::signal::Signal;
 use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
@@ -26,10 +25,11 @@ pub use self::builder::{RabbitNodeBuilder, TlsFiles};
 pub(crate) use self::erlang::{Erlang, binary};
 pub(crate) use self::folder::Ports;
 use self::installation::Installation;
-use self::watchdog::Watchdog;
 use crate::limit::until;
 use crate::ports::{free_ports, is_free};
+use crate::process;
 use crate::vhost::Vhost;
+use crate::watchdog::Watchdog;
 
 /// A start takes 2 to 8 s on two cores; a machine that compiles at the same time takes a multiple of it.
 const START_LIMIT: Duration = Duration::from_secs(90);
@@ -112,13 +112,7 @@ impl RabbitNode {
             ports.http.push((plugin.clone(), next()?));
         }
         let name = folder::node_name(options.data.as_deref())?;
-        let watchdog = Arc::new(
-            blocking({
-                let name = name.clone();
-                move || Watchdog::start(&name)
-            })
-            .await?,
-        );
+        let watchdog = watchdog(&name).await?;
         let path = watchdog.folder();
         folder::write(path, &name, installation, &ports, options)?;
         let erlang = Erlang {
@@ -129,11 +123,7 @@ impl RabbitNode {
             exchange: path.join("eval"),
             calls: AtomicU64::new(0),
         };
-        let epmd = blocking({
-            let watchdog = Arc::clone(&watchdog);
-            move || watchdog.start_epmd()
-        })
-        .await?;
+        let epmd = watchdog.start_script(folder::EPMD).await?;
         until(PORT_LIMIT, &format!("epmd on 127.0.0.1:{}", ports.epmd), || answers(ports.epmd, true)).await?;
         let node =
             Self { erlang: Arc::new(erlang), watchdog, epmd, ports, vm: Mutex::new(None), vhosts: AtomicU64::new(0) };
@@ -207,8 +197,8 @@ impl RabbitNode {
             // As good as it gets: the node may be in any state.
             let _ = timeout(FLUSH_LIMIT, self.eval("catch mnesia:sync_log()")).await;
         }
-        let watchdog = Arc::clone(&self.watchdog);
-        blocking(move || watchdog.kill_node()).await.with_context(|| format!("could not kill node {}", self.name()))?;
+        let killed = self.watchdog.kill_script(folder::NODE).await;
+        killed.with_context(|| format!("could not kill node {}", self.name()))?;
         until(PORT_LIMIT, &format!("port {} to close", self.port()), || answers(self.port(), false)).await
     }
 
@@ -237,10 +227,8 @@ impl RabbitNode {
         if let Some(pid) = self.pid() {
             bail!("node {} still runs, as process {pid}", self.name());
         }
-        let watchdog = Arc::clone(&self.watchdog);
-        let pid = blocking(move || watchdog.start_node())
-            .await
-            .with_context(|| format!("could not start node {}", self.name()))?;
+        let started = self.watchdog.start_script(folder::NODE).await;
+        let pid = started.with_context(|| format!("could not start node {}", self.name()))?;
         *self.vm.lock().unwrap_or_else(PoisonError::into_inner) = Some(pid);
         Ok(())
     }
@@ -282,9 +270,17 @@ async fn answers(port: u16, open: bool) -> Result<Result<(), String>> {
     Ok(if connected == open { Ok(()) } else { Err(format!("connected: {connected}")) })
 }
 
-/// Runs what waits for the watchdog away from the runtime's own threads.
-async fn blocking<T: Send + 'static>(task: impl FnOnce() -> Result<T> + Send + 'static) -> Result<T> {
-    tokio::task::spawn_blocking(task).await.context("a task of the test kit did not end")?
+/// Makes the node's folder, and marks its processes' environment with its name.
+async fn watchdog(node: &str) -> Result<Arc<Watchdog>> {
+    Watchdog::start("jm-rabbit", Signal::SIGKILL, |command| {
+        command.env("JM_TESTKIT_NODE", node);
+        // `/tmp` is used instead of what RabbitMQ hangs at.
+        if let Some(folder) = std::env::var("TMPDIR").ok().filter(|folder| folder::is_plain(folder)) {
+            command.env("TMPDIR", folder);
+        }
+        Ok(())
+    })
+    .await
 }
 
 /// The first lines that tell of an error, and the last lines: a failing VM buries the former under reports.
