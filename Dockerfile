@@ -28,6 +28,10 @@ COPY --from=plan /src/recipe.json .
 # hadolint ignore=SC2086
 RUN cargo chef cook --release --locked ${PACKAGES} --features "${FEATURES}" --recipe-path recipe.json
 COPY . .
+# After the dependencies, so that another revision does not build them anew.
+ARG REVISION=unknown
+# For jm_build_info.
+ENV JM_REVISION=${REVISION}
 # hadolint ignore=SC2086
 RUN cargo build --release --locked ${PACKAGES} --features "${FEATURES}" \
     && mkdir /out && cp target/release/*-worker /out/
