@@ -78,14 +78,18 @@ def _backlog() -> list[Alert]:
 
 
 def _no_consumer(worker: Worker) -> Alert:
+    ready = f'jm_mq_consumer_ready{{queue="{worker.queue}"}}'
+    # For each namespace, so that a second installation does not stand in for the first one.
+    known = f"max by ({promql.QUEUE}) (max_over_time({ready}[1h]))"
     return Alert(
         name="JmMqNoConsumer",
-        expr=f'absent(jm_mq_consumer_ready{{queue="{worker.queue}"}} == 1)',
+        expr=f"{known} unless max by ({promql.QUEUE}) ({ready} == 1) or absent_over_time({ready}[1h])",
         for_="2m",
         severity="critical",
         summary=f"{worker.queue}: no replica of {worker.name} consumes",
         description="Either none runs, or none is scraped, or none is registered with the broker. Nothing is worked on.",
-        why="A rolling update replaces a replica before it stops one, and a broker's restart takes less than a minute.",
+        why="A rolling update replaces a replica before it stops one, and a broker's restart takes less than a minute. "
+        "An installation that is taken away on purpose is told for an hour.",
         labels={"queue": worker.queue},
     )
 

@@ -41,12 +41,12 @@ class Row:
 
 def overview() -> list[Row]:
     where = 'namespace=~"$namespace", queue=~"$queue"'
-    return [_verdict(where), *_rows(where, by_type=False), _process(where)]
+    return [_verdict(where), *_rows(where, 'queue=~"($queue)[.]dead"', by_type=False), _process(where)]
 
 
 def worker(one: Worker) -> list[Row]:
     where = f'namespace=~"$namespace", queue="{one.queue}"'
-    rows = [_verdict(where), *_rows(where, by_type=True)]
+    rows = [_verdict(where), *_rows(where, f'queue="{one.queue}.dead"', by_type=True)]
     if one.name == "record-event-worker":
         rows.append(_records())
     return [*rows, _process(where)]
@@ -119,9 +119,9 @@ def _verdict(where: str) -> Row:
     )
 
 
-def _rows(where: str, *, by_type: bool) -> list[Row]:
+def _rows(where: str, dead: str, *, by_type: bool) -> list[Row]:
     return [
-        _waiting(where),
+        _waiting(where, dead),
         _consuming(where),
         _work(where, by_type=by_type),
         _failing(where, by_type=by_type),
@@ -129,7 +129,7 @@ def _rows(where: str, *, by_type: bool) -> list[Row]:
     ]
 
 
-def _waiting(where: str) -> Row:
+def _waiting(where: str, dead: str) -> Row:
     # The broker runs in a namespace of its own.
     broker_where = where.replace('namespace=~"$namespace", ', "") + ', queue!~".*[.]dead"'
     return Row(
@@ -177,7 +177,11 @@ def _waiting(where: str) -> Row:
             Panel(
                 "In dead-letter queues",
                 "Good: 0. It falls only when somebody puts messages back or removes them.",
-                [Query('sum by (queue) (rabbitmq_detailed_queue_messages_ready{queue=~".*[.]dead"})', "{{queue}}")],
+                [
+                    Query(
+                        f"sum by (queue) ({promql.select('rabbitmq_detailed_queue_messages_ready', dead)})", "{{queue}}"
+                    )
+                ],
                 limits={1: "critical"},
             ),
         ],

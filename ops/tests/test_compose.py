@@ -41,7 +41,7 @@ class Planted(unittest.TestCase):
         self.assert_told("llm-worker lacks a start after its healthy servers")
 
     def test_a_port_for_everybody_is_told(self):
-        self.known["rabbitmq"]["ports"][0]["host_ip"] = "0.0.0.0"
+        self.known["rabbitmq"]["ports"][0]["host_ip"] = "192.0.2.1"
         self.assert_told("rabbitmq publishes a port to other machines")
 
     def test_a_worker_that_is_missing_or_not_scraped_is_told(self):
