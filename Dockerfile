@@ -1,5 +1,5 @@
 # syntax=docker/dockerfile:1
-# All workers by one recipe: docker build --target llm-worker --tag jm-mq/llm-worker .
+# All workers, and the operator's command, by one recipe: docker build --target llm-worker --tag jm-mq/llm-worker .
 # A release is told by --build-arg VERSION=… REVISION=…; embedded engines by --build-arg FEATURES=embedded.
 
 ARG RUST=docker.io/library/rust:1.95-bookworm
@@ -21,6 +21,7 @@ ARG FEATURES=""
 ENV PACKAGES="\
     --package asr-worker \
     --package embed-worker \
+    --package jm-cli \
     --package llm-worker \
     --package record-event-worker \
     --package sd-worker"
@@ -28,9 +29,13 @@ COPY --from=plan /src/recipe.json .
 # hadolint ignore=SC2086
 RUN cargo chef cook --release --locked ${PACKAGES} --features "${FEATURES}" --recipe-path recipe.json
 COPY . .
+# After the dependencies, so that another revision does not build them anew.
+ARG REVISION=unknown
+# For jm_build_info.
+ENV JM_REVISION=${REVISION}
 # hadolint ignore=SC2086
 RUN cargo build --release --locked ${PACKAGES} --features "${FEATURES}" \
-    && mkdir /out && cp target/release/*-worker /out/
+    && mkdir /out && cp target/release/*-worker target/release/jm /out/
 
 FROM ${RUNTIME} AS runtime
 ARG VERSION=0.1.0
@@ -56,6 +61,11 @@ ENTRYPOINT ["/usr/local/bin/asr-worker"]
 FROM runtime AS embed-worker
 COPY --from=build /out/embed-worker /usr/local/bin/
 ENTRYPOINT ["/usr/local/bin/embed-worker"]
+
+FROM runtime AS jm
+LABEL org.opencontainers.image.description="The operator's command of jm-mq"
+COPY --from=build /out/jm /usr/local/bin/
+ENTRYPOINT ["/usr/local/bin/jm"]
 
 FROM runtime AS llm-worker
 COPY --from=build /out/llm-worker /usr/local/bin/

@@ -71,7 +71,7 @@ check-ops: ## Images, compose, Kubernetes, dashboards and alerts, as far as seco
 
 .PHONY: verify-ops
 verify-ops: ## The same with running workers, a real Prometheus and built images: some ten minutes, as root
-	$(CARGO) build --locked $(foreach worker,$(WORKERS),--package $(worker)-worker)
+	$(CARGO) build --locked --package jm-cli $(foreach worker,$(WORKERS),--package $(worker)-worker)
 	scripts/verify-ops "$${CARGO_TARGET_DIR:-target}/debug" docs/dashboards
 
 .PHONY: build

@@ -29,7 +29,7 @@ _SECTIONS = ("**What it means.**", "**First look.**", "**What to do.**")
 
 def metrics() -> Iterator[str]:
     """A metric that nobody looks at is a mistake here, and so is a name that the code does not have."""
-    code = {name for path in _METRICS for name in re.findall(r'"(jm_[a-z_]+)"', (ROOT / path).read_text())}
+    code = {name for path in _METRICS for name in _names(path)}
     shown = {base(name) for target in targets() for name in metric_names(filled(target.expr))}
     named = shown | {base(name) for alert in alerts(workers()) for name in metric_names(alert.expr)}
     yield from (
@@ -50,10 +50,28 @@ def runbooks() -> Iterator[str]:
         yield from (f"docs/runbooks.md: {title} has no {section}" for section in _SECTIONS if section not in page)
 
 
+def operations() -> Iterator[str]:
+    """docs/operations.md has every metric and every alert, and no other."""
+    text = (ROOT / "docs" / "operations.md").read_text()
+    for what, pattern, wanted in (
+        ("Metrics", r"`(jm_[a-z_]+)`", {name for path in _METRICS for name in _names(path)}),
+        ("Alerts", r"`(JmMq[A-Za-z]+)`", {alert.name for alert in alerts(workers())}),
+    ):
+        section = re.search(rf"^## {what}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+        rows = "\n".join(line for line in section[1].splitlines() if line.startswith("|")) if section else ""
+        found = set(re.findall(pattern, rows))
+        yield from (f"docs/operations.md, {what}: {name} is missing" for name in sorted(wanted - found))
+        yield from (f"docs/operations.md, {what}: there is no {name}" for name in sorted(found - wanted))
+
+
+def _names(path: str) -> list[str]:
+    return re.findall(r'"(jm_[a-z_]+)"', (ROOT / path).read_text())
+
+
 def panels() -> Iterator[str]:
     """Each says what good looks like, in the source and in what is committed."""
     known = workers()
-    for rows in [overview(known), *map(worker, known)]:
+    for rows in [overview(), *map(worker, known)]:
         for panel in (panel for row in rows for panel in row.panels):
             if not panel.good.startswith("Good: "):
                 yield f"panel {panel.title} does not say what good looks like"
@@ -74,7 +92,7 @@ def tests() -> Iterator[str]:
 
 
 def main() -> int:
-    wrong = [*metrics(), *runbooks(), *panels(), *tests()]
+    wrong = [*metrics(), *runbooks(), *operations(), *panels(), *tests()]
     for mistake in wrong:
         print(mistake, file=sys.stderr)
     if not wrong:

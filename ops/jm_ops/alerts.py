@@ -56,7 +56,7 @@ def alerts(workers: list[Worker]) -> list[Alert]:
         *[_no_consumer(worker) for worker in workers],
         *_consumers(),
         *_failures(),
-        *_oldest(workers),
+        *_oldest(),
         *_broker(),
         *[_drain(worker) for worker in workers],
         *_process(),
@@ -78,14 +78,18 @@ def _backlog() -> list[Alert]:
 
 
 def _no_consumer(worker: Worker) -> Alert:
+    ready = f'jm_mq_consumer_ready{{queue="{worker.queue}"}}'
+    # For each namespace, so that a second installation does not stand in for the first one.
+    known = f"max by ({promql.QUEUE}) (max_over_time({ready}[1h]))"
     return Alert(
         name="JmMqNoConsumer",
-        expr=f'absent(jm_mq_consumer_ready{{queue="{worker.queue}"}} == 1)',
+        expr=f"{known} unless max by ({promql.QUEUE}) ({ready} == 1) or absent_over_time({ready}[1h])",
         for_="2m",
         severity="critical",
         summary=f"{worker.queue}: no replica of {worker.name} consumes",
         description="Either none runs, or none is scraped, or none is registered with the broker. Nothing is worked on.",
-        why="A rolling update replaces a replica before it stops one, and a broker's restart takes less than a minute.",
+        why="A rolling update replaces a replica before it stops one, and a broker's restart takes less than a minute. "
+        "An installation that is taken away on purpose is told for an hour.",
         labels={"queue": worker.queue},
     )
 
@@ -94,20 +98,20 @@ def _consumers() -> list[Alert]:
     return [
         Alert(
             name="JmMqConsumerNotRegistered",
-            expr=f"(jm_mq_consumer_ready == 0) and on ({promql.REPLICA}) (jm_mq_in_flight == 0) "
+            expr=f"(jm_mq_consumer_ready == 0) and on ({promql.REPLICA}) (jm_mq_draining == 0) "
             f"and on (namespace, instance) ({promql.connected('', '2m')})",
             for_="3m",
             severity="warning",
             summary="{{ $labels.instance }} is connected, but does not consume {{ $labels.queue }}",
             description="The broker takes its connection and refuses its declaration or its consumer.",
             why="Longer than a node's restart; a refused declaration is tried again every 7.5 to 15 s. "
-            "A replica that holds work is draining, which may take longer.",
+            "A replica that drains may take longer, and is meant to end.",
         )
     ]
 
 
 def _failures() -> list[Alert]:
-    dead = promql.increase("jm_mq_deliveries_total", "10m", 'outcome="dead_letter"')
+    dead = promql.increase("jm_mq_dead_letters_total", "10m", by=f"{promql.QUEUE}, kind")
     retries = promql.increase("jm_mq_retries_total", "15m")
     runs = promql.increase("jm_mq_handler_seconds_count", "15m")
     nacks = promql.increase("jm_mq_nacks_total", "15m")
@@ -118,9 +122,9 @@ def _failures() -> list[Alert]:
             expr=f"{dead} > 0",
             for_="0m",
             severity="warning",
-            summary="{{ $labels.queue }}: {{ $value | humanize }} messages were dead-lettered in ten minutes",
+            summary="{{ $labels.queue }}: {{ $value | humanize }} messages were dead-lettered in ten minutes: {{ $labels.kind }}",
             description="Each is a user's note that stays unfinished until somebody puts it back.",
-            why="None is normal. Counted by deliveries, which are zero from the start: the first one shows as an increase.",
+            why="None is normal. Every kind is counted from 0 on, so that the first one shows as an increase.",
         ),
         Alert(
             name="JmMqRetryStorm",
@@ -143,16 +147,15 @@ def _failures() -> list[Alert]:
     ]
 
 
-def _oldest(workers: list[Worker]) -> list[Alert]:
-    timeout = min(worker.consumer_timeout for worker in workers)
+def _oldest() -> list[Alert]:
     return [
         Alert(
             name="JmMqOldestUnacked",
-            expr=f"max by ({promql.REPLICA}) (jm_mq_oldest_unacked_seconds) > {timeout * OLD:.0f}",
+            expr=f"jm_mq_oldest_unacked_seconds > {OLD} * jm_mq_consumer_timeout_seconds",
             for_="1m",
             severity="warning",
             summary="{{ $labels.instance }} has held a message of {{ $labels.queue }} for {{ $value | humanizeDuration }}",
-            description=f"The broker's consumer_timeout is {timeout / 60:.0f} minutes. Before it the message is handed back, and starts anew.",
+            description="Just before the broker's consumer_timeout it is handed back, and starts anew.",
             why=f"{OLD:.0%} of consumer_timeout: enough left to look, and later than any task that goes well.",
         )
     ]
@@ -207,7 +210,7 @@ def _drain(worker: Worker) -> Alert:
     over = worker.drain_timeout + 15
     return Alert(
         name="JmMqDrainOverDeadline",
-        expr=promql.draining(f'queue="{worker.queue}"'),
+        expr=f'jm_mq_draining{{queue="{worker.queue}"}} == 1',
         for_=f"{over:.0f}s",
         severity="warning",
         summary=f"{{{{ $labels.instance }}}} still holds work of {worker.queue} after its drain_timeout",

@@ -28,7 +28,7 @@ def dashboards(workers: list[Worker]) -> dict[str, str]:
             "overview",
             "jm-mq: all queues",
             "All queues, in the order in which one looks in an incident.",
-            overview(workers),
+            overview(),
             workers,
         )
     }

@@ -39,22 +39,21 @@ class Row:
     panels: list[Panel]
 
 
-def overview(workers: list[Worker]) -> list[Row]:
+def overview() -> list[Row]:
     where = 'namespace=~"$namespace", queue=~"$queue"'
-    return [_verdict(where, workers), *_rows(where, workers, by_type=False), _process(where)]
+    return [_verdict(where), *_rows(where, 'queue=~"($queue)[.]dead"', by_type=False), _process(where)]
 
 
 def worker(one: Worker) -> list[Row]:
     where = f'namespace=~"$namespace", queue="{one.queue}"'
-    rows = [_verdict(where, [one]), *_rows(where, [one], by_type=True)]
+    rows = [_verdict(where), *_rows(where, f'queue="{one.queue}.dead"', by_type=True)]
     if one.name == "record-event-worker":
         rows.append(_records())
     return [*rows, _process(where)]
 
 
-def _verdict(where: str, workers: list[Worker]) -> Row:
-    timeout = min(one.consumer_timeout for one in workers)
-    dead = promql.increase("jm_mq_deliveries_total", "1h", where, 'outcome="dead_letter"')
+def _verdict(where: str) -> Row:
+    dead = promql.increase("jm_mq_dead_letters_total", "1h", where)
     return Row(
         "Is anything wrong?",
         [
@@ -109,8 +108,8 @@ def _verdict(where: str, workers: list[Worker]) -> Row:
             ),
             Panel(
                 "Oldest unacked, of consumer_timeout",
-                f"Good: below 50 %. The broker closes a channel at 100 %, which is {timeout / 60:.0f} minutes; from 80 % on is an alert.",
-                [Query(f"max({promql.select('jm_mq_oldest_unacked_seconds', where)}) / {timeout:.0f}", "oldest")],
+                "Good: below 50 %. The broker closes a channel at 100 %, half an hour by default; from 80 % on is an alert.",
+                [Query(f"max({promql.oldest(where)})", "oldest")],
                 unit="percentunit",
                 kind="stat",
                 limits={0.5: "warning", 0.8: "critical"},
@@ -120,17 +119,17 @@ def _verdict(where: str, workers: list[Worker]) -> Row:
     )
 
 
-def _rows(where: str, workers: list[Worker], *, by_type: bool) -> list[Row]:
+def _rows(where: str, dead: str, *, by_type: bool) -> list[Row]:
     return [
-        _waiting(where),
-        _consuming(where, workers),
+        _waiting(where, dead),
+        _consuming(where),
         _work(where, by_type=by_type),
         _failing(where, by_type=by_type),
         _broker(where),
     ]
 
 
-def _waiting(where: str) -> Row:
+def _waiting(where: str, dead: str) -> Row:
     # The broker runs in a namespace of its own.
     broker_where = where.replace('namespace=~"$namespace", ', "") + ', queue!~".*[.]dead"'
     return Row(
@@ -178,15 +177,18 @@ def _waiting(where: str) -> Row:
             Panel(
                 "In dead-letter queues",
                 "Good: 0. It falls only when somebody puts messages back or removes them.",
-                [Query('sum by (queue) (rabbitmq_detailed_queue_messages_ready{queue=~".*[.]dead"})', "{{queue}}")],
+                [
+                    Query(
+                        f"sum by (queue) ({promql.select('rabbitmq_detailed_queue_messages_ready', dead)})", "{{queue}}"
+                    )
+                ],
                 limits={1: "critical"},
             ),
         ],
     )
 
 
-def _consuming(where: str, workers: list[Worker]) -> Row:
-    timeout = min(one.consumer_timeout for one in workers)
+def _consuming(where: str) -> Row:
     return Row(
         "Does anybody work?",
         [
@@ -199,6 +201,11 @@ def _consuming(where: str, workers: list[Worker]) -> Row:
                 "Replicas that consume",
                 "Good: 1 for each replica. 0 for long: docs/runbooks.md, consumer not registered.",
                 [Query(f"{promql.select('jm_mq_consumer_ready', where)}", "{{queue}} {{instance}}")],
+            ),
+            Panel(
+                "Replicas that drain",
+                "Good: 0, and 1 for each replica that a rollout replaces, for less than its drain_timeout.",
+                [Query(f"{promql.select('jm_mq_draining', where)}", "{{queue}} {{instance}}")],
             ),
             Panel(
                 "In flight, of capacity",
@@ -219,24 +226,20 @@ def _consuming(where: str, workers: list[Worker]) -> Row:
             ),
             Panel(
                 "Oldest unacked",
-                f"Good: the length of one task. The broker's consumer_timeout is {timeout / 60:.0f} minutes, the alert at 80 % of it.",
+                "Good: the length of one task. Longer, and at work in flight: a task that hangs, or waits in a buffer.",
                 [
                     Query(
                         f"max by ({promql.QUEUE}) ({promql.select('jm_mq_oldest_unacked_seconds', where)})", "{{queue}}"
                     )
                 ],
                 unit="s",
-                limits={timeout * 0.8: "warning", timeout: "critical"},
             ),
             Panel(
-                "Connections",
-                "Good: one as consumer and, where something was published, publisher.connections more for each replica; flat.",
-                [
-                    Query(
-                        f"sum by (namespace, role) (jm_mq_connections and on (namespace, instance) {promql.select('jm_mq_workers', where)})",
-                        "{{role}}",
-                    )
-                ],
+                "Oldest unacked, of consumer_timeout",
+                "Good: below the dashed line at 80 %, which is an alert. At 100 % the broker would close the channel.",
+                [Query(f"max by ({promql.QUEUE}) ({promql.oldest(where)})", "{{queue}}")],
+                unit="percentunit",
+                limits={0.8: "warning", 1: "critical"},
             ),
         ],
     )
@@ -334,7 +337,7 @@ def _failing(where: str, *, by_type: bool) -> Row:
                 "Good: none. `exhausted`: its cause is gone or not, then put back; `unknown_type`, `undecodable`: a producer's mistake.",
                 [
                     Query(
-                        promql.appeared("jm_mq_dead_letters_total", "5m", where, by="queue, kind"), "{{queue}} {{kind}}"
+                        promql.increase("jm_mq_dead_letters_total", "5m", where, by="queue, kind"), "{{queue}} {{kind}}"
                     )
                 ],
                 limits={1: "critical"},
@@ -355,7 +358,7 @@ def _failing(where: str, *, by_type: bool) -> Row:
 
 
 def _broker(where: str) -> Row:
-    here = f"and on (namespace, instance) {promql.select('jm_mq_workers', where)}"
+    here = promql.beside(where)
     return Row(
         "Is it the broker?",
         [
@@ -364,11 +367,16 @@ def _broker(where: str) -> Row:
                 "Good: none. `lost`: network or broker; `cancelled`: the queue was deleted or its node left; `panic`: a defect.",
                 [
                     Query(
-                        promql.appeared("jm_mq_reconnects_total", "5m", where, by="queue, reason"),
+                        promql.increase("jm_mq_reconnects_total", "5m", where, by="queue, reason"),
                         "{{queue}} {{reason}}",
                     )
                 ],
                 limits={3: "warning"},
+            ),
+            Panel(
+                "Connections",
+                "Good: one as consumer and, where something was published, publisher.connections more for each replica; flat.",
+                [Query(f"sum by (namespace, role) (jm_mq_connections {here})", "{{role}}")],
             ),
             Panel(
                 "Connections that the broker blocks",
@@ -393,6 +401,14 @@ def _broker(where: str) -> Row:
                     Query(
                         promql.increase("jm_mq_kept_results_total", "5m", where, by="queue, fate"), "{{queue}} {{fate}}"
                     )
+                ],
+            ),
+            Panel(
+                "Publisher's channels",
+                "Good: few leased, the rest idle. All leased: publishes wait for a channel, and the broker or the network is slow.",
+                [
+                    Query(f"sum by (namespace, state) (jm_mq_publisher_channels {here})", "{{state}}"),
+                    Query(f"sum by (namespace) (jm_mq_publisher_channels_max {here})", "at most"),
                 ],
             ),
             Panel(
@@ -431,14 +447,20 @@ def _records() -> Row:
                 "Good: mostly `applied`. Many `repeated` or `late`: producers send twice, or a queue was put back.",
                 [Query(promql.rate("jm_record_events_total", WINDOW, where, by="outcome"), "{{outcome}}")],
                 unit="cps",
-                width=12,
             ),
             Panel(
                 "Tasks started, by stage",
                 "Good: in step with new records. Nothing while events arrive: a stage is off, or its events come late.",
                 [Query(promql.rate("jm_record_followups_total", WINDOW, where, by="stage"), "{{stage}}")],
                 unit="cps",
-                width=12,
+            ),
+            Panel(
+                "Database connections",
+                "Good: few in use. All of them in use: events wait for a connection, and the database is slow or locked.",
+                [
+                    Query(f"sum by (state) ({promql.select('jm_record_database_connections', where)})", "{{state}}"),
+                    Query(f"sum({promql.select('jm_record_database_connections_max', where)})", "at most"),
+                ],
             ),
         ],
     )
@@ -452,6 +474,16 @@ def _process(where: str) -> Row:
     return Row(
         "Is it the process?",
         [
+            Panel(
+                "What runs",
+                "Good: one version and revision of each worker; two while a rollout is under way.",
+                [
+                    Query(
+                        f"count by (worker, version, revision) (jm_build_info {promql.beside(where)})",
+                        "{{worker}} {{version}} {{revision}}",
+                    )
+                ],
+            ),
             Panel(
                 "CPU",
                 "Good: far below its node's share. Decoding recordings takes a core for seconds.",

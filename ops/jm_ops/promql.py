@@ -37,14 +37,13 @@ def wait(window: str, where: str = "") -> str:
     return f"({backlog(where)} > 0) / {finished(window, where)}"
 
 
+def oldest(where: str = "") -> str:
+    """Age of the oldest unsettled message, as a share of what its replica was told of consumer_timeout."""
+    return f"{select('jm_mq_oldest_unacked_seconds', where)} / {select('jm_mq_consumer_timeout_seconds', where)}"
+
+
 def increase(metric: str, window: str, *labels: str, by: str = QUEUE) -> str:
     return f"sum by ({by}) (increase({select(metric, *labels)}[{window}]))"
-
-
-def appeared(metric: str, window: str, *labels: str, by: str) -> str:
-    """As `increase`, for series that appear with their first event, which `increase` does not see."""
-    now = select(metric, *labels)
-    return f"sum by ({by}) (clamp_min({now} - ({now} offset {window} or 0 * {now}), 0))"
 
 
 def rate(metric: str, window: str, *labels: str, by: str = QUEUE) -> str:
@@ -56,12 +55,9 @@ def connected(where: str, window: str) -> str:
     return f"sum by (namespace, instance) (max_over_time({select('jm_mq_connections', where)}[{window}])) > 0"
 
 
-def draining(where: str = "") -> str:
-    """Replicas that take nothing new and still hold work on an open connection."""
-    ready = select("jm_mq_consumer_ready", where)
-    held = select("jm_mq_in_flight", where)
-    open_ones = select("jm_mq_connections", 'role="consumer"')
-    return f"({ready} == 0) and on ({REPLICA}) ({held} > 0) and on (namespace, instance) ({open_ones} > 0)"
+def beside(where: str = "") -> str:
+    """Restricts a metric without a queue to the replicas of the chosen queues."""
+    return f"and on (namespace, instance) {select('jm_mq_workers', where)}"
 
 
 def ours(process_metric: str, where: str = "") -> str:

@@ -116,6 +116,8 @@ impl Consumer {
             dead_letter_queue,
             metrics,
         };
+        // Dead letters and replies.
+        publisher.expect("");
         let connections = ConnectionPool::new(broker, Role::Consumer, &shared.queue);
         Ok(Self { shared: Arc::new(shared), connections, answering: Vec::new() })
     }
@@ -128,6 +130,7 @@ impl Consumer {
     /// The first field of `topology` that cannot be used.
     pub fn answering_to(mut self, topology: Topology) -> Result<Self, OptionsError> {
         topology.validate()?;
+        self.shared.publisher.expect(&topology.exchange);
         self.answering.push(topology);
         Ok(self)
     }

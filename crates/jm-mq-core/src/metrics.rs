@@ -2,6 +2,11 @@
 //!
 //! They go through the `metrics` facade: a binary that installs no recorder pays nothing. Labels are bounded: `type`
 //! takes only registered types and [`OTHER`], `queue` and `exchange` come from the configuration.
+//!
+//! Every series that is known beforehand is there at 0 from the start: `increase` does not see the first event of a
+//! series that begins with it.
+
+mod channels;
 
 use std::{
     collections::HashMap,
@@ -12,6 +17,9 @@ use std::{
 use metrics::{
     Counter, Gauge, Histogram, Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
+
+pub(crate) use self::channels::{ChannelGauges, ChannelLimit};
+use crate::settlement::FailureKind;
 
 /// Messages waiting in the queue; labels: queue. The specification's backlog.
 pub const QUEUE_MESSAGES_READY: &str = "jm_mq_queue_messages_ready";
@@ -31,7 +39,8 @@ pub const CONNECTIONS: &str = "jm_mq_connections";
 pub const CONNECTION_BLOCKED: &str = "jm_mq_connection_blocked";
 /// Negative acknowledgements; labels: queue, requeue. The specification's nack rate.
 pub const NACKS: &str = "jm_mq_nacks_total";
-/// Dead-lettered messages; labels: queue, kind.
+/// Dead-lettered messages; labels: queue, kind (`permanent`, `exhausted`, `timeout`, `panic`, `undecodable`,
+/// `unknown_type`, `too_large`, `poison`).
 pub const DEAD_LETTERS: &str = "jm_mq_dead_letters_total";
 /// Deliveries that a worker holds at present; labels: queue.
 pub const IN_FLIGHT: &str = "jm_mq_in_flight";
@@ -39,22 +48,39 @@ pub const IN_FLIGHT: &str = "jm_mq_in_flight";
 pub const WORKERS: &str = "jm_mq_workers";
 /// Whether every worker's consumer is registered (1) or not (0); labels: queue.
 pub const CONSUMER_READY: &str = "jm_mq_consumer_ready";
-/// Age of the oldest delivery that is not settled, buffered ones included; labels: queue. Compare with `consumer_timeout`.
+/// Whether it was told to stop and still holds deliveries (1) or not (0); labels: queue.
+pub const DRAINING: &str = "jm_mq_draining";
+/// Age of the oldest delivery that is not settled, buffered ones included; labels: queue. Compare with
+/// [`CONSUMER_TIMEOUT_SECONDS`].
 pub const OLDEST_UNACKED_SECONDS: &str = "jm_mq_oldest_unacked_seconds";
-/// Ends of a consumer's connection that were not asked for; labels: queue, reason.
+/// What this process was told of the broker's `consumer_timeout`; labels: queue.
+pub const CONSUMER_TIMEOUT_SECONDS: &str = "jm_mq_consumer_timeout_seconds";
+/// Ends of a consumer's connection that were not asked for; labels: queue, reason (`lost`, `cancelled`, `panic`).
 pub const RECONNECTS: &str = "jm_mq_reconnects_total";
 /// Settlements that the broker never got, since the channel was gone; labels: queue, reason (`channel`, `write`).
 pub const LOST_ACKS: &str = "jm_mq_lost_acks_total";
 /// Results kept for messages whose connection was lost while they ran; labels: queue, fate (`used`, `evicted`).
 pub const KEPT_RESULTS: &str = "jm_mq_kept_results_total";
-/// Messages published; labels: exchange, outcome (`confirmed`, `unroutable`, `refused`, `timed_out`, `not_connected`,
-/// `invalid`).
+/// Messages published; labels: exchange ([`DEFAULT_EXCHANGE`] for the one without a name), outcome (`confirmed`,
+/// `unroutable`, `refused`, `timed_out`, `not_connected`, `invalid`).
 pub const PUBLISHES: &str = "jm_mq_publishes_total";
 /// From the first attempt to publish to the broker's confirm; labels: exchange, outcome.
 pub const PUBLISH_CONFIRM_SECONDS: &str = "jm_mq_publish_confirm_seconds";
 
+/// Confirm-mode channels of the publishers; labels: state (`leased`: a publish or batch uses it, `idle`: open, unused).
+pub const PUBLISHER_CHANNELS: &str = "jm_mq_publisher_channels";
+/// Channels that the publishers may open at most; no labels.
+pub const PUBLISHER_CHANNELS_MAX: &str = "jm_mq_publisher_channels_max";
+
 /// The `type` label of whatever is not registered.
 pub const OTHER: &str = "other";
+/// The `exchange` label of the default exchange, whose name is empty. Names that begin with `amq.` are the broker's own.
+pub const DEFAULT_EXCHANGE: &str = "amq.default";
+
+/// Why a group ended that was not told to: the `reason` of [`RECONNECTS`].
+const RECONNECT_REASONS: [&str; 3] = ["lost", "cancelled", "panic"];
+/// The `outcome` of [`PUBLISHES`].
+const PUBLISH_OUTCOMES: [&str; 6] = ["confirmed", "unroutable", "refused", "timed_out", "not_connected", "invalid"];
 
 /// Tells the installed recorder every metric's unit and meaning. Call it once, after installing one.
 pub fn describe() {
@@ -78,7 +104,11 @@ pub fn describe() {
         (IN_FLIGHT, Unit::Count, "Deliveries held by a worker of this process"),
         (WORKERS, Unit::Count, "Workers of this process"),
         (CONSUMER_READY, Unit::Count, "1 when every worker's consumer is registered"),
+        (DRAINING, Unit::Count, "1 from the order to stop until nothing is held any more"),
         (OLDEST_UNACKED_SECONDS, Unit::Seconds, "Age of the oldest unsettled delivery"),
+        (CONSUMER_TIMEOUT_SECONDS, Unit::Seconds, "The broker's consumer_timeout, as this process was told"),
+        (PUBLISHER_CHANNELS, Unit::Count, "Confirm-mode channels of the publishers, by state"),
+        (PUBLISHER_CHANNELS_MAX, Unit::Count, "Channels that the publishers may open at most"),
     ] {
         describe_gauge!(name, unit, text);
     }
@@ -137,25 +167,43 @@ impl PublishMetrics {
         Self(Mutex::default())
     }
 
+    /// Something is going to be published there.
+    pub(crate) fn expect(&self, exchange: &str) {
+        self.of(exchange, |_, _| {});
+    }
+
     pub(crate) fn record(&self, exchange: &str, outcome: &'static str, took: Duration) {
-        let mut exchanges = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let exchange =
-            if exchanges.len() < MAX_EXCHANGES || exchanges.contains_key(exchange) { exchange } else { OTHER };
-        let outcomes = match exchanges.get_mut(exchange) {
-            Some(outcomes) => outcomes,
-            None => exchanges.entry(exchange.to_owned()).or_default(),
-        };
-        let place = outcomes.iter().position(|handles| handles.outcome == outcome).unwrap_or_else(|| {
-            outcomes.push(PublishHandles {
-                outcome,
-                count: counter!(PUBLISHES, "exchange" => exchange.to_owned(), "outcome" => outcome),
-                seconds: histogram!(PUBLISH_CONFIRM_SECONDS, "exchange" => exchange.to_owned(), "outcome" => outcome),
+        self.of(exchange, |exchange, outcomes| {
+            let place = outcomes.iter().position(|handles| handles.outcome == outcome).unwrap_or_else(|| {
+                let (name, seconds) = (exchange.to_owned(), exchange.to_owned());
+                outcomes.push(PublishHandles {
+                    outcome,
+                    count: counter!(PUBLISHES, "exchange" => name, "outcome" => outcome),
+                    seconds: histogram!(PUBLISH_CONFIRM_SECONDS, "exchange" => seconds, "outcome" => outcome),
+                });
+                outcomes.len() - 1
             });
-            outcomes.len() - 1
+            let handles = &outcomes[place];
+            handles.count.increment(1);
+            handles.seconds.record(took);
         });
-        let handles = &outcomes[place];
-        handles.count.increment(1);
-        handles.seconds.record(took);
+    }
+
+    /// An exchange's label and handles. Its counters are there, at 0, from now on; its histograms with their first value.
+    fn of(&self, exchange: &str, then: impl FnOnce(&str, &mut Vec<PublishHandles>)) {
+        let exchange = if exchange.is_empty() { DEFAULT_EXCHANGE } else { exchange };
+        let mut exchanges = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(outcomes) = exchanges.get_mut(exchange) {
+            return then(exchange, outcomes);
+        }
+        let exchange = if exchanges.len() < MAX_EXCHANGES { exchange } else { OTHER };
+        let outcomes = exchanges.entry(exchange.to_owned()).or_insert_with(|| {
+            for outcome in PUBLISH_OUTCOMES {
+                counter!(PUBLISHES, "exchange" => exchange.to_owned(), "outcome" => outcome).increment(0);
+            }
+            Vec::new()
+        });
+        then(exchange, outcomes);
     }
 }
 
@@ -169,6 +217,8 @@ pub(crate) struct QueueMetrics {
     in_flight: Gauge,
     pub(crate) workers: Gauge,
     pub(crate) consumer_ready: Gauge,
+    pub(crate) draining: Gauge,
+    pub(crate) consumer_timeout: Gauge,
     pub(crate) oldest_unacked: Gauge,
     pub(crate) nacks_requeued: Counter,
     pub(crate) nacks_dropped: Counter,
@@ -199,6 +249,12 @@ impl QueueMetrics {
     pub(crate) fn new<'a>(queue: &str, types: impl Iterator<Item = &'a str>) -> Self {
         let name = || queue.to_owned();
         let of_type = |kind: &str| TypeMetrics::new(queue, kind);
+        for kind in FailureKind::ALL {
+            counter!(DEAD_LETTERS, "queue" => name(), "kind" => kind.label()).increment(0);
+        }
+        for reason in RECONNECT_REASONS {
+            counter!(RECONNECTS, "queue" => name(), "reason" => reason).increment(0);
+        }
         Self {
             types: types.map(|kind| (kind.to_owned(), of_type(kind))).collect(),
             other: of_type(OTHER),
@@ -207,6 +263,8 @@ impl QueueMetrics {
             in_flight: gauge!(IN_FLIGHT, "queue" => name()),
             workers: gauge!(WORKERS, "queue" => name()),
             consumer_ready: gauge!(CONSUMER_READY, "queue" => name()),
+            draining: gauge!(DRAINING, "queue" => name()),
+            consumer_timeout: gauge!(CONSUMER_TIMEOUT_SECONDS, "queue" => name()),
             oldest_unacked: gauge!(OLDEST_UNACKED_SECONDS, "queue" => name()),
             nacks_requeued: counter!(NACKS, "queue" => name(), "requeue" => "true"),
             nacks_dropped: counter!(NACKS, "queue" => name(), "requeue" => "false"),

@@ -97,6 +97,11 @@ impl Publisher {
         Ok(Self { inner: Arc::new(inner) })
     }
 
+    /// Its outcomes are counted from 0 on, before anything is published there.
+    pub(crate) fn expect(&self, exchange: &str) {
+        self.inner.metrics.expect(exchange);
+    }
+
     /// Publishes one message and waits for the broker's confirm.
     ///
     /// # Errors

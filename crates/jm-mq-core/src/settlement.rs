@@ -37,6 +37,17 @@ pub(crate) enum FailureKind {
 }
 
 impl FailureKind {
+    pub(crate) const ALL: [Self; 8] = [
+        Self::Permanent,
+        Self::Exhausted,
+        Self::Timeout,
+        Self::Panic,
+        Self::Undecodable,
+        Self::UnknownType,
+        Self::TooLarge,
+        Self::Poison,
+    ];
+
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Permanent => "permanent",
@@ -148,6 +159,8 @@ impl TimeBudget {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
+
     use super::*;
 
     fn settled(kind: FailureKind, nack_requeue: bool) -> &'static str {
@@ -157,6 +170,12 @@ mod tests {
             Settlement::Requeue(_) => "requeue",
             Settlement::DeadLetter(_) => "dead-letter",
         }
+    }
+
+    #[test]
+    fn all_kinds_are_listed_once() {
+        let labels: HashSet<&str> = FailureKind::ALL.into_iter().map(FailureKind::label).collect();
+        assert_eq!(labels.len(), FailureKind::Poison as usize + 1, "the last kind tells how many there are");
     }
 
     #[test]

@@ -17,6 +17,9 @@ pub(crate) struct CommandLine {
     /// Print the configuration with the source of each value, secrets masked
     #[arg(long)]
     pub(crate) print_config: bool,
+    /// Ask this configuration's running worker whether it is ready: 0 if it is, else 1 and why not
+    #[arg(long)]
+    pub(crate) health: bool,
 }
 
 impl CommandLine {
@@ -59,12 +62,13 @@ While it runs, http.listen (default 0.0.0.0:9090) answers:
   /health/live    200 as long as the process works
   /health/ready   200 while every consumer is registered with the broker, else 503 and the reason
   /metrics        for Prometheus
+For a container's health check, `{name} --health` asks /health/ready of the running one.
 
 SIGTERM or Ctrl-C drains: nothing new is started, running tasks may finish within consumer.drain_timeout, everything
 else goes back to the queue. A second signal ends the process at once.
 
-Exit codes: {ok} drained, {failed} cannot start, {usage} wrong command line, {config} wrong configuration, 130 and 143 second
-signal.",
+Exit codes: {ok} drained, {failed} cannot start (with --health: not ready), {usage} wrong command line, {config} wrong configuration,
+130 and 143 second signal.",
         ok = exit::OK,
         failed = exit::FAILED,
         usage = exit::USAGE,

@@ -2,10 +2,10 @@
 
 use std::process::ExitCode;
 
-/// Drained after a signal, or asked only for information.
+/// Drained after a signal, or asked only for information; ready, if asked by `--health`.
 pub const OK: u8 = 0;
 /// The worker could not start, for a reason outside its configuration (a port in use, a folder without permission), or
-/// its consumer ended by itself, which is a defect.
+/// its consumer ended by itself, which is a defect. Asked by `--health`: not ready.
 pub const FAILED: u8 = 1;
 /// The command line cannot be used; clap's code.
 pub const USAGE: u8 = 2;

@@ -24,6 +24,7 @@ use self::health::Health;
 
 pub(crate) mod health;
 pub(crate) mod metrics;
+pub(crate) mod probe;
 
 /// Connections at a time: probes and a few scrapers. Further ones wait in the kernel's queue.
 const MAX_CONNECTIONS: usize = 512;

@@ -56,6 +56,11 @@ impl fmt::Debug for StartError {
     }
 }
 
+/// What was built, as the build's environment says: the Dockerfile's `--build-arg REVISION`.
+const REVISION: &str = match option_env!("JM_REVISION") {
+    Some(revision) if !revision.is_empty() => revision,
+    _ => "unknown",
+};
 /// The longest wait between two attempts at something the start needs.
 const MAX_START_WAIT: Duration = Duration::from_secs(10);
 
@@ -100,6 +105,12 @@ pub async fn run<S: Settings>(
 ) -> ExitCode {
     let command_line = CommandLine::read(worker);
     let loaded = Configuration::<S>::load(worker, command_line.config.as_deref(), std::env::vars_os());
+    if command_line.health {
+        return match loaded {
+            Ok(configuration) => health(&configuration).await,
+            Err(problems) => misconfigured(worker, &problems),
+        };
+    }
     // The broker's options name files, which are read here: whether they can be is a matter of the configuration too.
     let loaded = loaded.and_then(|configuration| match Broker::new(configuration.common.rabbitmq.clone()) {
         Ok(broker) => Ok((configuration, broker)),
@@ -145,10 +156,12 @@ async fn serve<S: Settings>(
     let health = Health::starting();
     let process = metrics_process::Collector::default();
     let metrics = http::metrics::install(&process)?;
+    http::metrics::build_info(worker.name, worker.version, REVISION);
     let listener = http::bind(common.http.listen).await?;
     tracing::info!(
         worker = worker.name,
         version = worker.version,
+        revision = REVISION,
         queue = common.topology.name(),
         http = listener.local_addr().map(|address| address.to_string()).unwrap_or_default(),
         "starting"
@@ -201,6 +214,17 @@ fn consumer(
         consumer = consumer.answering_to(Topology { declare, ..Topology::work_queue(queue) })?;
     }
     Ok((consumer, publisher))
+}
+
+/// Another process of this worker is asked, so nothing is set up here.
+async fn health<S>(configuration: &Configuration<S>) -> ExitCode {
+    match http::probe::ready(configuration.common.http.listen).await {
+        Ok(()) => say("ready\n"),
+        Err(reason) => {
+            complain(&reason);
+            exit::code(exit::FAILED)
+        }
+    }
 }
 
 fn misconfigured(worker: &Worker, problems: &[Problem]) -> ExitCode {

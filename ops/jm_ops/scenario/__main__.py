@@ -7,7 +7,6 @@ It takes about five minutes. `--pictures FOLDER` also draws every dashboard.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import shutil
 import sys
 import tempfile
@@ -21,7 +20,7 @@ from jm_ops.scenario.engine import Engine
 from jm_ops.scenario.fleet import One, fleet
 from jm_ops.scenario.load import Load, recording
 from jm_ops.scenario.picture import draw
-from jm_ops.scenario.story import CONSUMER_TIMEOUT, RANDOM_TYPES, Story
+from jm_ops.scenario.story import RANDOM_TYPES, Story
 from jm_ops.scenario.watcher import Watcher
 from jm_ops.workers import seconds, workers
 
@@ -50,9 +49,7 @@ def main() -> int:
 
 
 def _run(chosen: argparse.Namespace, folder: Path) -> Iterator[str]:
-    # Half an hour is too long for a story of minutes; the expression is the same.
-    impatient = [dataclasses.replace(worker, consumer_timeout=CONSUMER_TIMEOUT) for worker in workers()]
-    rules = alerts(impatient)
+    rules = alerts(workers())
     broker, engine = Broker(chosen.rabbitmq, folder), Engine()
     everybody: dict[str, One] = {}
     watcher: Watcher | None = None

@@ -17,6 +17,9 @@ FASTER = {
     "JM_PUBLISHER__TIMEOUT": "3s",
     "JM_LOG__FORMAT": "json",
 }
+# What asr-worker is told of the broker's consumer_timeout, in seconds; that is half an hour. A tenth before it the worker
+# hands its message back, a fifth before it the alert is true: with a scrape between the two.
+CONSUMER_TIMEOUT = 30
 
 
 class One:
@@ -76,6 +79,8 @@ def fleet(programs: Path, broker: Broker, engine_url: str, folder: Path, recordi
             }
         else:
             env |= {"JM_ENGINE__BASE_URL": engine_url, "JM_ENGINE__MODEL": "m"}
+        if worker.name == "asr-worker":
+            env |= {"JM_CONSUMER__CONSUMER_TIMEOUT": f"{CONSUMER_TIMEOUT}s"}
         if worker.name in ("asr-worker", "sd-worker"):
             env |= {"JM_AUDIO__FOLDER": str(recordings)}
         made[worker.name] = One(programs / worker.name, env, folder)

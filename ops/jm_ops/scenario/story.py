@@ -11,13 +11,11 @@ from pathlib import Path
 
 from jm_ops.scenario.broker import Broker
 from jm_ops.scenario.engine import USUAL, Engine
-from jm_ops.scenario.fleet import One
+from jm_ops.scenario.fleet import CONSUMER_TIMEOUT, One
 from jm_ops.scenario.load import Load, Producer
 from jm_ops.scenario.machine import until
 from jm_ops.workers import workers
 
-# consumer_timeout is half an hour; here alerts and panels are asked as if it were this.
-CONSUMER_TIMEOUT = 20
 RANDOM_TYPES = 10_000
 _ASR, _EMBED, _LLM, _RECORDS = "asr-worker", "embed-worker", "llm-worker", "record-event-worker"
 

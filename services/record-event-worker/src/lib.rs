@@ -23,4 +23,4 @@ pub mod store;
 
 pub use handler::RecordEvents;
 pub use pipeline::PipelineOptions;
-pub use store::{DatabaseOptions, DeletedUpTo, RecordView, StartedTask, Store, StoreError};
+pub use store::{Connections, DatabaseOptions, DeletedUpTo, RecordView, StartedTask, Store, StoreError};

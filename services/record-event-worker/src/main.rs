@@ -43,6 +43,7 @@ impl Settings for RecordSettings {
 async fn main() -> ExitCode {
     jm_service::run(&WORKER, async |service: &Service<RecordSettings>| {
         metrics::describe();
+        metrics::register(WORKER.types);
         let RecordSettings { database, pipeline } = service.settings();
         // A database that is away comes back; what only a person can mend ends the start.
         let opening = async || match Store::open(database).await {
@@ -50,6 +51,7 @@ async fn main() -> ExitCode {
             opened => opened.map(Ok),
         };
         let store = service.wait_for("the database", opening).await?;
+        tokio::spawn(metrics::watch_connections(store.clone()));
         Ok(RecordEvents::new(store, pipeline.clone()).router())
     })
     .await

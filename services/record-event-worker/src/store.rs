@@ -60,6 +60,17 @@ pub struct Store {
     limit: Duration,
 }
 
+/// A pool's connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Connections {
+    /// Those that work for somebody, or are being opened.
+    pub in_use: u32,
+    /// Those that are open and wait.
+    pub idle: u32,
+    /// What the pool may open at most.
+    pub max: u32,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Backend {
     Sqlite,
@@ -115,6 +126,17 @@ impl Store {
             Backend::Postgres => pool.max_connections(options.connections),
         };
         Ok(Self { pool: pool.connect_lazy_with(address), backend, limit })
+    }
+
+    /// What its pool holds at this moment; `None` once it is closed.
+    pub fn connections(&self) -> Option<Connections> {
+        if self.pool.is_closed() {
+            return None;
+        }
+        let size = self.pool.size();
+        // Counted apart from the size, and so perhaps a moment later.
+        let idle = u32::try_from(self.pool.num_idle()).unwrap_or(u32::MAX).min(size);
+        Some(Connections { in_use: size - idle, idle, max: self.pool.options().get_max_connections() })
     }
 
     /// Waits for what is under way and closes all connections.

@@ -84,6 +84,12 @@ async fn a_voice_note_goes_through_its_stages_and_ends_in_the_database() {
         .await;
     worker.wait_for_metric("jm_record_events_total", &[("outcome", "applied")], 5.0, LIMIT).await.unwrap();
     assert_eq!(worker.metric("jm_record_followups_total", &[]).await.unwrap(), Some(4.0));
+    assert_eq!(worker.metric("jm_record_followups_total", &[("stage", "title")]).await.unwrap(), Some(0.0));
+    let late = [("type", "record.created"), ("outcome", "late")];
+    assert_eq!(worker.metric("jm_record_events_total", &late).await.unwrap(), Some(0.0));
+    worker.wait_for_metric("jm_record_database_connections", &[("state", "idle")], 1.0, LIMIT).await.unwrap();
+    assert_eq!(worker.metric("jm_record_database_connections", &[("state", "in_use")]).await.unwrap(), Some(0.0));
+    assert_eq!(worker.metric("jm_record_database_connections_max", &[]).await.unwrap(), Some(1.0));
     let stored = record(&database, "r-1").await.unwrap();
     assert_eq!(stored.content.unwrap().audio.unwrap().url, "s3://notes/r-1.m4a");
     assert_eq!(stored.diarization.unwrap().turns[0].speaker, "S1");

@@ -65,6 +65,7 @@ impl Supervisor {
 
     fn start_workers(&self) -> JoinSet<()> {
         let workers = self.shared.workers();
+        self.shared.metrics.consumer_timeout.set(self.shared.options.consumer_timeout.as_secs_f64());
         self.shared.metrics.workers.set(f64::from(u32::try_from(workers.len()).unwrap_or(u32::MAX)));
         workers.into_iter().map(Worker::run).collect()
     }
@@ -159,7 +160,9 @@ impl Supervisor {
     }
 
     fn set_state(&self, state: ConsumerState) {
-        self.shared.metrics.consumer_ready.set(f64::from(u8::from(matches!(state, ConsumerState::Ready))));
+        let metrics = &self.shared.metrics;
+        metrics.consumer_ready.set(f64::from(u8::from(matches!(state, ConsumerState::Ready))));
+        metrics.draining.set(f64::from(u8::from(matches!(state, ConsumerState::Draining))));
         self.state.send_replace(state);
     }
 
@@ -182,6 +185,7 @@ impl Drop for Supervisor {
     fn drop(&mut self) {
         // Also when the consumer was dropped without a shutdown.
         self.shared.metrics.consumer_ready.set(0.0);
+        self.shared.metrics.draining.set(0.0);
         self.shared.metrics.workers.set(0.0);
     }
 }

@@ -19,12 +19,14 @@ use crate::{
     error::{ConnectError, PublishError},
     headers::{MAX_HEADER_BYTES, encoded_size},
     message::Outgoing,
+    metrics::{ChannelGauges, ChannelLimit},
     options::MAX_NAME_BYTES,
 };
 
 /// The channels of one publisher, over its connections.
 pub(super) struct ChannelPool {
     pool: Pool<Channels>,
+    _limit: ChannelLimit,
 }
 
 /// Opens channels, for the pool.
@@ -39,6 +41,7 @@ struct Channels {
 pub(super) struct ConfirmChannel {
     channel: Channel,
     connection: ConnectionStatus,
+    gauges: ChannelGauges,
 }
 
 /// Why an attempt to publish came to nothing.
@@ -56,7 +59,7 @@ impl ChannelPool {
             .config(PoolConfig { max_size: size, timeouts: Timeouts::new(), queue_mode: QueueMode::Lifo })
             .build();
         match pool {
-            Ok(pool) => Self { pool },
+            Ok(pool) => Self { pool, _limit: ChannelLimit::new(size) },
             Err(error) => unreachable!("deadpool refuses only timeouts without a runtime: {error}"),
         }
     }
@@ -64,7 +67,10 @@ impl ChannelPool {
     /// A channel that nobody else uses meanwhile. It is thrown away unless it is given back.
     pub(super) async fn lease(&self) -> Result<Lease, Failure> {
         match self.pool.get().await {
-            Ok(channel) => Ok(Lease(Some(channel))),
+            Ok(mut channel) => {
+                channel.gauges.leased(true);
+                Ok(Lease(Some(channel)))
+            }
             Err(PoolError::Backend(error)) => Err(Failure::Lost(error)),
             // Nothing else is left: there are no timeouts and no hooks.
             Err(_) => Err(Failure::Final(PublishError::NotConnected {
@@ -115,7 +121,7 @@ impl managed::Manager for Channels {
         let open = async {
             let channel = connection.create_channel().await.map_err(lost)?;
             channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(lost)?;
-            Ok(ConfirmChannel { channel, connection: connection.status().clone() })
+            Ok(ConfirmChannel { channel, connection: connection.status().clone(), gauges: ChannelGauges::opened() })
         };
         let opened = tokio::time::timeout(self.rpc_timeout, open).await;
         if !matches!(opened, Ok(Ok(_))) {
@@ -158,7 +164,9 @@ impl Lease {
 
     /// The channel may be used again: all it was asked for has been answered.
     pub(super) fn give_back(mut self) {
-        drop(self.0.take());
+        if let Some(mut channel) = self.0.take() {
+            channel.gauges.leased(false);
+        }
     }
 
     /// The state of the connection, to be read later.

@@ -2,11 +2,120 @@
 
 use std::time::Duration;
 
-use jm_mq_core::{ConsumerOptions, HandlerError, Message, Outgoing, metrics};
+use jm_mq_core::{
+    ConsumerOptions, ConsumerState, HandlerError, Message, Outgoing, PublisherOptions, Router, Topology, metrics,
+};
+use jm_testkit::{RabbitNode, TcpProxy};
+use metrics_exporter_prometheus::PrometheusBuilder;
 
 use crate::support::{
-    Bench, Gate, Record, held, logs, metric, metric_becomes, metric_reaches, one_worker, quick, recording, within,
+    Bench, Gate, Record, broker_options, held, logs, metric, metric_becomes, metric_reaches, one_worker, quick,
+    recording, within,
 };
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_be_counted_is_there_at_0_before_it_happens() {
+    let bench = Bench::shared().await;
+    let router = Router::new().on_type("task", async |(): (), _| Ok::<_, HandlerError>(()));
+    let consumer = bench.consumer("m.zero", quick(), router);
+    let _consumer = consumer.answering_to(Topology::work_queue("m.zero.answers")).unwrap();
+    let rendered = crate::support::metrics().render();
+    for (family, label, values) in [
+        (
+            metrics::DEAD_LETTERS,
+            "kind",
+            &["permanent", "exhausted", "timeout", "panic", "undecodable", "unknown_type", "too_large", "poison"][..],
+        ),
+        (metrics::RECONNECTS, "reason", &["lost", "cancelled", "panic"]),
+        (metrics::NACKS, "requeue", &["true", "false"]),
+        (metrics::LOST_ACKS, "reason", &["channel", "write"]),
+        (metrics::KEPT_RESULTS, "fate", &["used", "evicted"]),
+    ] {
+        for value in values {
+            let series = format!("{family}{{queue=\"m.zero\",{label}=\"{value}\"}} 0");
+            assert!(rendered.lines().any(|line| line == series), "no {series}");
+        }
+    }
+    for exchange in ["m.zero.answers", metrics::DEFAULT_EXCHANGE] {
+        for outcome in ["confirmed", "unroutable", "refused", "timed_out", "not_connected", "invalid"] {
+            let series = format!("{}{{exchange=\"{exchange}\",outcome=\"{outcome}\"}} ", metrics::PUBLISHES);
+            let found = rendered.lines().find(|line| line.starts_with(&series));
+            // Other tests publish to the default exchange too.
+            let count = found.and_then(|line| line.strip_prefix(&series)).unwrap_or_else(|| panic!("no {series}"));
+            assert!(count == "0" || exchange == metrics::DEFAULT_EXCHANGE, "{series}{count}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn draining_is_1_from_the_order_to_stop_until_the_last_handler_has_ended() {
+    let bench = Bench::shared().await;
+    let queue = [("queue", "m.draining")];
+    let runs = Record::new();
+    let gate = Gate::closed();
+    let running = bench.consume("m.draining", one_worker(), held(&runs, &gate)).await;
+    bench.send("m.draining", "task", "1", "{}").await;
+    runs.reaches(1).await;
+    assert!(metric(metrics::DRAINING, &queue).abs() < f64::EPSILON);
+    let mut states = running.states();
+    let shutdown = tokio::spawn(running.shutdown());
+    within("draining", states.wait_for(|state| matches!(state, ConsumerState::Draining))).await.unwrap();
+    assert!((metric(metrics::DRAINING, &queue) - 1.0).abs() < f64::EPSILON);
+    gate.open();
+    within("drained", shutdown).await.unwrap();
+    metric_becomes(metrics::DRAINING, &queue, 0.0).await;
+}
+
+/// On one thread, so that its recorder sees its own publisher alone.
+#[tokio::test]
+async fn a_publishers_channels_are_leased_or_idle_and_gone_with_it() {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let _recording = ::metrics::set_default_local_recorder(&recorder);
+    let series = |name: &str| {
+        let rendered = recorder.handle().render();
+        let value = rendered.lines().find_map(|line| line.strip_prefix(name).map(str::to_owned));
+        value.unwrap_or_else(|| panic!("no {name} in {rendered}")).trim().parse::<u32>().unwrap()
+    };
+    let channels = || {
+        let of = |state: &str| series(&format!("{}{{state=\"{state}\"}}", metrics::PUBLISHER_CHANNELS));
+        (of("leased"), of("idle"), series(&format!("{} ", metrics::PUBLISHER_CHANNELS_MAX)))
+    };
+    let vhost = RabbitNode::shared().await.unwrap().vhost().await.unwrap();
+    let proxy = TcpProxy::start(([127, 0, 0, 1], vhost.port).into()).await.unwrap();
+    let options = PublisherOptions { channels: 3, ..PublisherOptions::default() };
+    let bench = Bench::with(vhost.clone(), broker_options(&vhost, proxy.port()), options);
+    assert_eq!(channels(), (0, 0, 3));
+    bench.publisher.declare(&Topology::work_queue("m.channels")).await.unwrap();
+    assert_eq!(channels(), (0, 1, 3));
+
+    proxy.stall(true);
+    let message = Outgoing::new("m.channels", "m.channels", Message::new("task", "{}"));
+    {
+        let publish = bench.publisher.publish(&message);
+        tokio::pin!(publish);
+        // Polled once, it waits for its confirm.
+        assert!(futures_util::poll!(&mut publish).is_pending());
+        assert_eq!(channels(), (1, 0, 3));
+        proxy.stall(false);
+        within("confirmed", publish).await.unwrap();
+    }
+    assert_eq!(channels(), (0, 1, 3));
+
+    // One that nobody waits for any more is thrown away with its channel.
+    proxy.stall(true);
+    {
+        let given_up = bench.publisher.publish(&message);
+        tokio::pin!(given_up);
+        assert!(futures_util::poll!(&mut given_up).is_pending());
+        assert_eq!(channels(), (1, 0, 3));
+    }
+    assert_eq!(channels(), (0, 0, 3));
+    proxy.stall(false);
+    bench.publisher.publish(&message).await.unwrap();
+    assert_eq!(channels(), (0, 1, 3));
+    drop(bench);
+    assert_eq!(channels(), (0, 0, 0));
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_backlog_the_workers_and_what_they_hold_are_gauges() {
@@ -26,6 +135,7 @@ async fn the_backlog_the_workers_and_what_they_hold_are_gauges() {
     metric_becomes(metrics::IN_FLIGHT, &queue, 2.0).await;
     metric_becomes(metrics::WORKERS, &queue, 2.0).await;
     metric_becomes(metrics::CONSUMER_READY, &queue, 1.0).await;
+    metric_becomes(metrics::CONSUMER_TIMEOUT_SECONDS, &queue, 1800.0).await;
     metric_reaches(metrics::OLDEST_UNACKED_SECONDS, &queue, 1.0).await;
     assert!(metric(metrics::CONNECTIONS, &[("role", "consumer"), ("state", "open")]) >= 1.0);
     gate.open();
@@ -54,7 +164,7 @@ async fn a_consumer_that_is_dropped_or_cut_off_leaves_no_gauge_behind() {
         } else {
             within("drained", running.shutdown()).await;
         }
-        for gauge in [metrics::IN_FLIGHT, metrics::CONSUMER_READY, metrics::WORKERS] {
+        for gauge in [metrics::IN_FLIGHT, metrics::CONSUMER_READY, metrics::DRAINING, metrics::WORKERS] {
             metric_becomes(gauge, &queue, 0.0).await;
         }
         assert_eq!(bench.left("m.dropped").await, 1);
@@ -96,12 +206,16 @@ async fn every_metric_has_its_help_and_random_types_share_one_label() {
         metrics::IN_FLIGHT,
         metrics::WORKERS,
         metrics::CONSUMER_READY,
+        metrics::DRAINING,
         metrics::OLDEST_UNACKED_SECONDS,
+        metrics::CONSUMER_TIMEOUT_SECONDS,
         metrics::RECONNECTS,
         metrics::LOST_ACKS,
         metrics::KEPT_RESULTS,
         metrics::PUBLISHES,
         metrics::PUBLISH_CONFIRM_SECONDS,
+        metrics::PUBLISHER_CHANNELS,
+        metrics::PUBLISHER_CHANNELS_MAX,
     ];
     for family in families {
         assert!(rendered.contains(&format!("# HELP {family} ")), "{family} has no description");

@@ -1,6 +1,8 @@
 //! What a consumer does when the broker says no: to a declaration, to an answer, to a dead letter, to a user.
 
-use jm_mq_core::{BrokerOptions, ConsumerState, ExchangeKind, Message, Outgoing, PublisherOptions, Router, Topology};
+use jm_mq_core::{
+    BrokerOptions, ConsumerState, ExchangeKind, Message, Outgoing, PublisherOptions, Router, Topology, metrics,
+};
 use jm_testkit::RabbitNode;
 use lapin::{
     BasicProperties,
@@ -96,9 +98,14 @@ async fn a_refused_answer_keeps_its_task_and_a_full_dead_letter_queue_keeps_its_
     let policy = r#"{"max-length": 1, "overflow": "reject-publish"}"#;
     bench.vhost.set_policy("full", "^o\\.refused\\.dead$", policy).await.unwrap();
     bench.vhost.publish("o.refused.dead", BasicProperties::default(), b"in the way").await.unwrap();
-    let refused = metric("jm_mq_publishes_total", &[("exchange", ""), ("outcome", "refused")]);
+    let refused = metric("jm_mq_publishes_total", &[("exchange", metrics::DEFAULT_EXCHANGE), ("outcome", "refused")]);
     bench.send("o.refused", "other", "2", "{}").await;
-    metric_reaches("jm_mq_publishes_total", &[("exchange", ""), ("outcome", "refused")], refused + 2.0).await;
+    metric_reaches(
+        "jm_mq_publishes_total",
+        &[("exchange", metrics::DEFAULT_EXCHANGE), ("outcome", "refused")],
+        refused + 2.0,
+    )
+    .await;
     assert!(!bench.vhost.queue_counts("o.refused").await.unwrap().is_empty());
     bench.vhost.purge_queue("o.refused.dead").await.unwrap();
     bench.settled("o.refused").await;

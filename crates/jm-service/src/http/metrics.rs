@@ -20,6 +20,7 @@ pub(crate) fn install(process: &metrics_process::Collector) -> Result<Prometheus
     }
     jm_mq_core::metrics::describe();
     process.describe();
+    metrics::describe_gauge!(BUILD_INFO, metrics::Unit::Count, "What runs, by its labels; always 1");
     metrics::describe_counter!(
         LOG_LINES_DROPPED,
         metrics::Unit::Count,
@@ -28,8 +29,15 @@ pub(crate) fn install(process: &metrics_process::Collector) -> Result<Prometheus
     Ok(handle)
 }
 
+/// What runs, always 1; labels: worker, version, revision.
+const BUILD_INFO: &str = "jm_build_info";
 /// Log lines that were dropped since nobody read standard output.
 const LOG_LINES_DROPPED: &str = "jm_log_lines_dropped_total";
+
+/// Tells which version of which worker this is.
+pub(crate) fn build_info(worker: &'static str, version: &'static str, revision: &'static str) {
+    metrics::gauge!(BUILD_INFO, "worker" => worker, "version" => version, "revision" => revision).set(1.0);
+}
 
 /// Takes over the count of the logs' writer.
 pub(crate) fn log_lines_dropped(lines: usize) {

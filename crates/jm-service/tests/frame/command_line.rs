@@ -24,9 +24,16 @@ async fn output(arguments: &[&str], environment: &[(&str, &str)]) -> (i32, Strin
 async fn the_help_teaches_configuration_endpoints_signals_and_exit_codes() {
     let (code, help, _) = output(&["--help"], &[]).await;
     assert_eq!(code, 0);
-    for taught in
-        ["Greets whoever is named", "example.greet", "JM_RABBITMQ__HOST", "_FILE", "/health/ready", "SIGTERM", "78"]
-    {
+    for taught in [
+        "Greets whoever is named",
+        "example.greet",
+        "JM_RABBITMQ__HOST",
+        "_FILE",
+        "/health/ready",
+        "--health",
+        "SIGTERM",
+        "78",
+    ] {
         assert!(help.contains(taught), "no {taught} in:\n{help}");
     }
     assert!(help.lines().all(|line| line.chars().count() <= 120), "{help}");

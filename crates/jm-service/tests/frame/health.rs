@@ -1,6 +1,8 @@
 //! Alive and ready, from the first moment to the drain.
 
-use jm_testkit::{TcpProxy, WorkerProcess};
+use std::{net::TcpListener, process::Output};
+
+use jm_testkit::{HttpServer, TcpProxy, WorkerProcess};
 
 use crate::support::{ANSWERS, LIMIT, TASKS, ready, send, vhost, worker};
 
@@ -12,6 +14,50 @@ async fn not_ready(worker: &WorkerProcess) -> String {
 async fn reason_with(worker: &WorkerProcess, words: &str) {
     let looking = async { while !not_ready(worker).await.contains(words) {} };
     tokio::time::timeout(LIMIT, looking).await.unwrap_or_else(|_| panic!("no {words} in the reason"));
+}
+
+/// What `--health` says and ends with, asked with this address as `http.listen`.
+async fn asked(listen: &str) -> (i32, String, String) {
+    let asking = worker().arg("--health").env("JM_HTTP__LISTEN", listen).output(LIMIT).await;
+    let Output { status, stdout, stderr } = asking.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (status.code().unwrap(), text(stdout), text(stderr))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_health_option_asks_the_worker_with_the_same_configuration() {
+    let vhost = vhost().await;
+    let proxy = TcpProxy::start(([127, 0, 0, 1], vhost.port).into()).await.unwrap();
+    proxy.refuse(true);
+    let port = proxy.port().to_string();
+    let worker = worker().vhost(&vhost).env("JM_RABBITMQ__PORT", &port).start().await.unwrap();
+    // As in a container, where it listens on every address.
+    let listen = format!("0.0.0.0:{}", worker.http_port());
+    reason_with(&worker, "cannot reach RabbitMQ").await;
+    let (code, said, reason) = asked(&listen).await;
+    assert_eq!((code, said.as_str(), reason.lines().count()), (1, "", 1), "{reason}");
+    assert!(reason.starts_with("not ready: cannot reach RabbitMQ"), "{reason}");
+
+    proxy.refuse(false);
+    worker.wait_ready(LIMIT).await.unwrap();
+    assert_eq!(asked(&listen).await, (0, "ready\n".to_owned(), String::new()));
+    worker.kill().unwrap();
+    worker.wait(LIMIT).await.unwrap();
+    let (code, _, reason) = asked(&listen).await;
+    assert_eq!((code, reason.contains("does the worker run?")), (1, true), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_health_option_waits_for_no_silent_server_and_trusts_no_other_one() {
+    // The kernel accepts for it; nobody answers.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (code, _, reason) = asked(&silent.local_addr().unwrap().to_string()).await;
+    assert_eq!((code, reason.contains("did not answer within 3s")), (1, true), "{reason}");
+    let other = HttpServer::start().await.unwrap();
+    let (code, _, reason) = asked(&format!("127.0.0.1:{}", other.port())).await;
+    assert_eq!((code, reason.contains("404") && reason.contains("another program")), (1, true), "{reason}");
+    let (code, _, reason) = asked("nowhere").await;
+    assert_eq!((code, reason.contains("http.listen")), (78, true), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,6 +12,12 @@ use tokio::process::Command;
 
 use crate::support::{ANSWERS, LIMIT, TASKS, program, ready, send, vhost, worker};
 
+/// As the tests were built, and the worker with them.
+const REVISION: &str = match option_env!("JM_REVISION") {
+    Some(revision) => revision,
+    None => "unknown",
+};
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_log_line_is_json_where_nobody_watches_and_holds_neither_bodies_nor_secrets() {
     let vhost = vhost().await;
@@ -53,6 +59,26 @@ async fn metrics_tell_of_the_queue_the_handler_and_the_process() {
     ] {
         let value = worker.metric(name, labels).await.unwrap();
         assert!(value.is_some_and(|value| value > 0.0), "{name} {labels:?} is {value:?}");
+    }
+    // One answer and one dead letter, each on the channel that was free.
+    let idle = [("state", "idle")];
+    worker.wait_for_metric("jm_mq_publisher_channels", &idle, 1.0, LIMIT).await.unwrap();
+    for (name, labels, expected) in [
+        (
+            "jm_build_info",
+            &[("worker", "greet-worker"), ("version", env!("CARGO_PKG_VERSION")), ("revision", REVISION)][..],
+            1.0,
+        ),
+        ("jm_mq_publisher_channels", &[("state", "leased")], 0.0),
+        ("jm_mq_publisher_channels_max", &[], 16.0),
+        ("jm_mq_consumer_timeout_seconds", &[of_queue], 1800.0),
+        ("jm_mq_draining", &[of_queue], 0.0),
+        ("jm_mq_dead_letters_total", &[of_queue, ("kind", "poison")], 0.0),
+        ("jm_mq_reconnects_total", &[of_queue, ("reason", "lost")], 0.0),
+        ("jm_mq_publishes_total", &[("exchange", ANSWERS), ("outcome", "unroutable")], 0.0),
+        ("jm_mq_publishes_total", &[("exchange", "amq.default"), ("outcome", "confirmed")], 1.0),
+    ] {
+        assert_eq!(worker.metric(name, labels).await.unwrap(), Some(expected), "{name} {labels:?}");
     }
     let text = worker.metrics().await.unwrap();
     assert!(text.contains("# HELP jm_mq_retries_total ") && text.contains("# TYPE jm_mq_handler_seconds histogram"));

@@ -1,6 +1,8 @@
 //! The way to an open database, and what can be in it.
 
-use record_event_worker::{DatabaseOptions, Store};
+use std::{pin::pin, task::Poll};
+
+use record_event_worker::{Connections, DatabaseOptions, Store};
 
 use crate::support::{Database, created, id, text_content};
 
@@ -8,6 +10,7 @@ on_both!(
     replicas_that_start_at_once_all_get_their_schema,
     a_database_is_opened_again_with_what_is_in_it,
     a_database_of_a_newer_version_is_left_alone,
+    connections_are_in_use_or_idle_and_gone_once_it_is_closed,
 );
 
 async fn replicas_that_start_at_once_all_get_their_schema(database: Database) {
@@ -43,6 +46,24 @@ async fn a_database_of_a_newer_version_is_left_alone(database: Database) {
         error.is_permanent() && error.to_string().starts_with("cannot bring the schema of the database"),
         "{error}"
     );
+}
+
+async fn connections_are_in_use_or_idle_and_gone_once_it_is_closed(database: Database) {
+    let store = database.store().await;
+    let max = if database.is_sqlite() { 1 } else { database.options.connections };
+    assert_eq!(store.connections(), Some(Connections { in_use: 0, idle: 0, max }));
+    let record = id("r");
+    let mut reading = pin!(store.record(&record));
+    let polled = std::future::poll_fn(|cx| Poll::Ready(reading.as_mut().poll(cx))).await;
+    assert!(polled.is_pending());
+    assert_eq!(store.connections(), Some(Connections { in_use: 1, idle: 0, max }));
+    reading.await.unwrap();
+    // It goes back in the background.
+    while store.connections() != Some(Connections { in_use: 0, idle: 1, max }) {
+        tokio::task::yield_now().await;
+    }
+    store.close().await;
+    assert_eq!(store.connections(), None);
 }
 
 #[tokio::test]
