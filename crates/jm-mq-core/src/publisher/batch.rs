@@ -182,12 +182,9 @@ impl Batch<'_> {
                 return Ok(());
             }
             let limit = *last_progress + self.inner().options.timeout;
-            let answers = match timeout_at(limit, window.answers()).await {
-                Ok(answers) => answers,
-                Err(_) => {
-                    outcome = Err(RoundEnd::Stalled(Stage::Written { on: lease.connection() }));
-                    break;
-                }
+            let Ok(answers) = timeout_at(limit, window.answers()).await else {
+                outcome = Err(RoundEnd::Stalled(Stage::Written { on: lease.connection() }));
+                break;
             };
             for answered in answers {
                 // What was answered together with the end counts, above all what was sent back.

@@ -147,7 +147,10 @@ async fn who_only_looks_does_not_take_the_place_of_the_one_who_waits() {
     bench.settle(1, Verdict::Ack);
     bench.writer.begin().unwrap();
     let (end, ended) = tokio::sync::oneshot::channel();
-    bench.writer.in_flight.as_mut().unwrap().written = Box::pin(async { Ok(ended.await.unwrap()) });
+    bench.writer.in_flight.as_mut().unwrap().written = Box::pin(async {
+        ended.await.unwrap();
+        Ok(())
+    });
     let woken = Arc::<Woken>::default();
     let waker = Waker::from(Arc::clone(&woken));
     assert!(bench.writer.poll_flush(&mut Context::from_waker(&waker)).is_pending());
