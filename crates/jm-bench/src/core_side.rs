@@ -92,22 +92,23 @@ async fn consume(job: &Job) -> Result<Outcome> {
     let running = start(job, &broker, &publisher, router)?;
     meter.done().await;
     running.shutdown().await;
-    Ok(Outcome {
-        seconds: meter.took().as_secs_f64(),
-        cpu_seconds: usage::cpu_seconds()? - cpu,
-        peak_kib: usage::peak_kib()?,
-        ..Outcome::default()
-    })
+    Outcome::of(meter.took(), cpu)
+}
+
+/// A publisher that has published once, and what it publishes.
+async fn publishing(job: &Job) -> Result<(Publisher, impl Fn() -> Outgoing)> {
+    let (_, publisher) = connect(job)?;
+    let body = Message::new("bench.0", vec![b'x'; job.body_size as usize]).body().clone();
+    let queue = job.queue.clone();
+    let outgoing = move || Outgoing::to_queue(&queue, Message::new("bench.0", body.clone()));
+    publisher.publish(&outgoing()).await?;
+    Ok((publisher, outgoing))
 }
 
 /// Two batches at a time, so that one is written while the other's last confirms come.
 async fn publish(job: &Job) -> Result<Outcome> {
     let cpu = usage::cpu_seconds()?;
-    let (_broker, publisher) = connect(job)?;
-    let body = vec![b'x'; job.body_size as usize];
-    let body = Message::new("bench.0", body).body().clone();
-    let outgoing = || Outgoing::to_queue(&job.queue, Message::new("bench.0", body.clone()));
-    publisher.publish(&outgoing()).await?;
+    let (publisher, outgoing) = publishing(job).await?;
     let begun = Instant::now();
     let mut left = job.messages;
     let sizes = std::iter::from_fn(|| {
@@ -123,35 +124,21 @@ async fn publish(job: &Job) -> Result<Outcome> {
     while let Some(results) = results.next().await {
         results.into_iter().collect::<Result<(), _>>()?;
     }
-    let seconds = begun.elapsed().as_secs_f64();
+    let took = begun.elapsed();
     publisher.close().await;
-    Ok(Outcome {
-        seconds,
-        cpu_seconds: usage::cpu_seconds()? - cpu,
-        peak_kib: usage::peak_kib()?,
-        ..Outcome::default()
-    })
+    Outcome::of(took, cpu)
 }
 
 async fn publish_one(job: &Job) -> Result<Outcome> {
     let cpu = usage::cpu_seconds()?;
-    let (_broker, publisher) = connect(job)?;
-    let body = vec![b'x'; job.body_size as usize];
-    let body = Message::new("bench.0", body).body().clone();
-    let outgoing = || Outgoing::to_queue(&job.queue, Message::new("bench.0", body.clone()));
-    publisher.publish(&outgoing()).await?;
+    let (publisher, outgoing) = publishing(job).await?;
     let begun = Instant::now();
     for _ in 0..job.messages {
         publisher.publish(&outgoing()).await?;
     }
-    let seconds = begun.elapsed().as_secs_f64();
+    let took = begun.elapsed();
     publisher.close().await;
-    Ok(Outcome {
-        seconds,
-        cpu_seconds: usage::cpu_seconds()? - cpu,
-        peak_kib: usage::peak_kib()?,
-        ..Outcome::default()
-    })
+    Outcome::of(took, cpu)
 }
 
 async fn latency(job: &Job) -> Result<Outcome> {
@@ -181,15 +168,23 @@ async fn latency(job: &Job) -> Result<Outcome> {
 }
 
 impl Outcome {
-    /// The outcome of a latency's run; `cpu` is what had been used before it.
-    pub(crate) fn with_latencies(latencies: &Latencies, cpu: f64, took: Duration) -> Result<Self> {
-        let micros = latencies.sorted_micros();
+    /// The outcome of a run that is over; `cpu` is what had been used before it.
+    pub(crate) fn of(took: Duration, cpu: f64) -> Result<Self> {
         Ok(Self {
             seconds: took.as_secs_f64(),
             cpu_seconds: usage::cpu_seconds()? - cpu,
             peak_kib: usage::peak_kib()?,
+            ..Self::default()
+        })
+    }
+
+    /// The same with latencies.
+    pub(crate) fn with_latencies(latencies: &Latencies, cpu: f64, took: Duration) -> Result<Self> {
+        let micros = latencies.sorted_micros();
+        Ok(Self {
             p50_micros: crate::figures::quantile(&micros, 0.50),
             p99_micros: crate::figures::quantile(&micros, 0.99),
+            ..Self::of(took, cpu)?
         })
     }
 }

@@ -29,7 +29,7 @@ const PERSISTENT: u8 = 2;
 pub(crate) async fn run(job: &Job) -> Result<Outcome> {
     let cpu = usage::cpu_seconds()?;
     let connection = Connection::connect(&job.uri, ConnectionProperties::default()).await?;
-    let seconds = match job.work {
+    let took = match job.work {
         Work::Consume => consume(job, &connection).await?,
         Work::Publish => publish(job, &connection).await?,
         Work::PublishOne => publish_one(job, &connection).await?,
@@ -38,12 +38,7 @@ pub(crate) async fn run(job: &Job) -> Result<Outcome> {
         Work::Reconnect => bail!("the plain loop does not reconnect"),
     };
     end(&connection).await;
-    Ok(Outcome {
-        seconds: seconds.as_secs_f64(),
-        cpu_seconds: usage::cpu_seconds()? - cpu,
-        peak_kib: usage::peak_kib()?,
-        ..Outcome::default()
-    })
+    Outcome::of(took, cpu)
 }
 
 /// Handles a message. Without types that is nothing; with types its body is read as its type says.

@@ -2,6 +2,7 @@
 
 mod backlog;
 mod dead_letter;
+mod flusher;
 mod handoff;
 mod kept;
 mod settle;
@@ -20,7 +21,7 @@ use std::{
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use self::{handoff::Handoff, kept::KeptResults, supervisor::Supervisor};
+use self::{flusher::Flusher, handoff::Handoff, kept::KeptResults, supervisor::Supervisor};
 use crate::{
     broker::{Broker, ConnectionPool, Role},
     error::{ConnectError, OptionsError},
@@ -39,6 +40,7 @@ pub struct Consumer {
     connections: ConnectionPool,
     /// Where the handlers' answers go.
     answering: Vec<Topology>,
+    io: tokio::runtime::Handle,
 }
 
 /// What the parts of a consumer have in common.
@@ -54,6 +56,7 @@ struct Shared {
     dead_letter_queue: String,
     /// One for each worker.
     handoffs: Vec<Arc<Handoff>>,
+    flusher: Arc<Flusher>,
     kept: KeptResults,
     metrics: QueueMetrics,
     /// Application, host and process.
@@ -101,11 +104,14 @@ impl Consumer {
             }
         }
         let metrics = QueueMetrics::new(topology.name(), router.types());
+        let flusher = Arc::<Flusher>::default();
+        let handoff = || Arc::new(Handoff::new(options.prefetch_per_worker, Arc::clone(&flusher)));
         let shared = Shared {
             queue: topology.name().into(),
             policy: RetryPolicy::new(&options),
             budget: TimeBudget::new(&options),
-            handoffs: (0..options.concurrency).map(|_| Arc::default()).collect(),
+            handoffs: (0..options.concurrency).map(|_| handoff()).collect(),
+            flusher: Arc::clone(&flusher),
             kept: KeptResults::new(metrics.kept_used.clone(), metrics.kept_evicted.clone()),
             instance: format!("{}@{}", broker.identity().app_id, broker.identity().instance),
             rpc_timeout: broker.options().rpc_timeout,
@@ -119,7 +125,7 @@ impl Consumer {
         // Dead letters and replies.
         publisher.expect("");
         let connections = ConnectionPool::new(broker, Role::Consumer, &shared.queue);
-        Ok(Self { shared: Arc::new(shared), connections, answering: Vec::new() })
+        Ok(Self { shared: Arc::new(shared), connections, answering: Vec::new(), io: broker.io_handle() })
     }
 
     /// Declares another topology with the consumer's own, each time it connects: where the handlers' answers go. An
@@ -152,6 +158,7 @@ impl Consumer {
             answering: self.answering,
             stop: stop.clone(),
             state,
+            io: self.io,
         };
         RunningConsumer { states, stop, task: tokio::spawn(supervisor.run()) }
     }

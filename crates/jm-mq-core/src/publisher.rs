@@ -2,6 +2,7 @@
 
 mod batch;
 mod channel;
+mod window;
 
 use std::{
     fmt,

@@ -36,6 +36,8 @@ pub(super) struct Supervisor {
     pub(super) answering: Vec<Topology>,
     pub(super) stop: Stop,
     pub(super) state: watch::Sender<ConsumerState>,
+    /// The client's own thread.
+    pub(super) io: tokio::runtime::Handle,
 }
 
 /// Why the group is not running any more.
@@ -49,6 +51,8 @@ impl Supervisor {
     pub(super) async fn run(self) -> DrainReport {
         let mut watching = JoinSet::new();
         watching.spawn(backlog::watch_age(Arc::clone(&self.shared)));
+        let flusher = Arc::clone(&self.shared.flusher);
+        watching.spawn_on(flusher.run(self.shared.handoffs.clone()), &self.io);
         let mut workers = self.start_workers();
 
         let drained = self.supervise().await;

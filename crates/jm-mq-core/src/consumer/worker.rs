@@ -2,16 +2,14 @@
 
 use std::{
     panic::AssertUnwindSafe,
-    pin::pin,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
-    task::Poll,
     time::{Duration, Instant},
 };
 
-use futures_util::{FutureExt, future::poll_fn};
+use futures_util::FutureExt;
 
 use super::{Shared, handoff::Handoff, kept::KeptResult};
 use crate::{
@@ -35,39 +33,21 @@ pub(super) struct Worker {
 impl Worker {
     /// Works until the consumer drains.
     pub(super) async fn run(self) {
-        // When the first of the settlements was made that may still be unwritten.
-        let mut unwritten_since = None;
         while let Some(work) = self.handoff.next().await {
             let _counted = self.shared.metrics.begin_work();
             let begun = Instant::now();
-            let mut handling = pin!(AssertUnwindSafe(self.handle(work)).catch_unwind());
-            let first_poll = poll_fn(|cx| Poll::Ready(handling.as_mut().poll(cx))).await;
-            let now = Instant::now();
-            let at_once = first_poll.is_ready() && now - begun < QUICK;
-            if !at_once {
-                // It waits for somebody, or its handler blocks the thread: what is settled must not wait for it.
-                self.handoff.waits();
-            }
-            let handled = match first_poll {
-                Poll::Ready(handled) => handled,
-                Poll::Pending => handling.await,
-            };
             // Handlers' panics are caught where they run. One of our own must not take the group along, again and again.
-            if let Err(panic) = handled {
+            if let Err(panic) = AssertUnwindSafe(self.handle(work)).catch_unwind().await {
                 let panic = retry::panic_text(panic.as_ref());
                 tracing::error!(queue = &*self.shared.queue, panic, "the worker itself failed; the message goes back");
                 self.handoff.abandon();
             }
-            if !at_once {
-                // The channel's task may be waiting for this very thread, and the next message may block it again.
+            // The channel's task may be waiting for this very thread: behind a handler that blocks it, or many quick ones.
+            if begun.elapsed() > SLOW {
                 tokio::task::yield_now().await;
-            } else if now - *unwritten_since.get_or_insert(begun) > QUICK {
-                // Many quick ones are slow together.
-                self.handoff.write_settled();
             } else {
-                continue;
+                tokio::task::coop::consume_budget().await;
             }
-            unwritten_since = None;
         }
     }
 
@@ -91,9 +71,8 @@ impl Worker {
     }
 }
 
-/// The longest that an ack waits for others to be written with it. A message that takes longer, or waits for something, has
-/// everything before it written first.
-const QUICK: Duration = Duration::from_millis(1);
+/// A handler that took longer may have blocked its thread, and the next one may block it again.
+const SLOW: Duration = Duration::from_millis(1);
 
 /// What is known of a run of the same message, whose connection was lost.
 enum EarlierRun {

@@ -9,7 +9,7 @@ use std::{
     fmt,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll, Waker, ready},
     time::{Duration, Instant},
 };
 
@@ -33,6 +33,8 @@ pub(super) struct Writer {
     /// In the order in which they were decided; those in flight come first.
     settlements: VecDeque<Settled>,
     in_flight: Option<InFlight>,
+    /// Who waits for what is in flight; others that look at it must not take its place.
+    waiter: Waker,
     /// Why nothing can be written any more.
     failure: Option<String>,
     /// What the connection may take for one settlement.
@@ -55,6 +57,7 @@ impl Writer {
             unsettled: Unsettled::default(),
             settlements: VecDeque::new(),
             in_flight: None,
+            waiter: Waker::noop().clone(),
             failure: None,
             limit,
             nacks_requeued: metrics.nacks_requeued.clone(),
@@ -82,9 +85,37 @@ impl Writer {
         self.settlements.is_empty()
     }
 
-    /// Begins what waits, as far as the one before it is written. Ready when nothing waits any more, though it may be in
-    /// flight.
+    /// Begins what waits, as far as the one before it is written, for somebody who does not wait for it. Ready when nothing
+    /// is left to be begun.
+    pub(super) fn begin_what_can_be(&mut self) -> Poll<Result<(), String>> {
+        let waiter = self.waiter.clone();
+        self.begin_all(&mut Context::from_waker(&waiter))
+    }
+
+    /// The same, for the one who waits. Ready when nothing waits to be begun any more, though it may be in flight.
     pub(super) fn poll_begin(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
+        self.waited_for(cx, Self::begin_all)
+    }
+
+    /// Ready when everything is written.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
+        self.waited_for(cx, |writer, cx| {
+            ready!(writer.begin_all(cx))?;
+            writer.poll_in_flight(cx)
+        })
+    }
+
+    fn waited_for(
+        &mut self,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(&mut Self, &mut Context<'_>) -> Poll<Result<(), String>>,
+    ) -> Poll<Result<(), String>> {
+        let polled = poll(self, cx);
+        self.waiter = if polled.is_pending() { cx.waker().clone() } else { Waker::noop().clone() };
+        polled
+    }
+
+    fn begin_all(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
         while self.has_waiting() {
             ready!(self.poll_in_flight(cx))?;
             if let Err(failure) = self.begin() {
@@ -96,12 +127,6 @@ impl Writer {
             Poll::Ready(Err(failure)) => Poll::Ready(Err(failure)),
             Poll::Ready(Ok(())) | Poll::Pending => Poll::Ready(Ok(())),
         }
-    }
-
-    /// Ready when everything is written.
-    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), String>> {
-        ready!(self.poll_begin(cx))?;
-        self.poll_in_flight(cx)
     }
 
     /// What the broker may never have got.

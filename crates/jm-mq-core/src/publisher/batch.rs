@@ -1,8 +1,7 @@
 //! Many messages over one channel, without a wait for each.
 
-use std::{collections::HashMap, pin::pin, task::Poll, time::Duration};
+use std::{collections::HashMap, time::Duration};
 
-use futures_util::{FutureExt, StreamExt, future::poll_fn, stream::FuturesUnordered};
 use lapin::{Confirmation, message::BasicReturnMessage, types::ShortString};
 use tokio::time::{Instant, timeout_at};
 
@@ -10,17 +9,12 @@ use super::{
     Inner, Publisher, Stage,
     channel::{Failure, Lease, classify, defect, refused, unroutable},
     reconnect_backoff,
+    window::Window,
 };
 use crate::{
     error::{ConnectError, PublishError},
     message::Outgoing,
 };
-
-/// Messages written but not confirmed, at most: enough to hide the round trip, and little memory.
-const WINDOW: usize = 128;
-/// Where writing goes on once the window was full: many messages in one write cost client and broker less than one now and
-/// one then.
-const REFILL: usize = WINDOW / 2;
 
 /// The messages of one call, and what is known of each.
 struct Batch<'a> {
@@ -175,52 +169,33 @@ impl Batch<'_> {
         returned: &mut Returned,
         last_progress: &mut Instant,
     ) -> Result<(), RoundEnd> {
-        let (messages, publisher) = (self.messages, self.publisher);
-        let publish = async |n: usize| {
-            let written = lease.write(&messages[n], &publisher.inner.app_id).await;
-            match written {
-                Ok(confirm) => (n, confirm.await),
-                Err(error) => (n, Err(error)),
-            }
-        };
-        let mut confirms = FuturesUnordered::new();
+        let (messages, app_id) = (self.messages, &self.publisher.inner.app_id);
+        let mut window = Window::new();
         let mut unwritten = open.iter();
-        let mut filling = true;
-        let outcome = loop {
-            filling = confirms.len() < if filling { WINDOW } else { REFILL };
-            let answered = if filling && let Some(&n) = unwritten.next() {
+        let mut outcome = Ok(());
+        while outcome.is_ok() {
+            for &n in unwritten.by_ref().take(window.room()) {
                 self.progress[n].first_written.get_or_insert_with(Instant::now);
-                let mut confirm = Box::pin(publish(n));
-                // Polled here, once, so that messages are written in the order of the batch.
-                match poll_fn(|cx| Poll::Ready(pin!(&mut confirm).poll(cx))).await {
-                    Poll::Ready(answered) => answered,
-                    Poll::Pending => {
-                        confirms.push(confirm);
-                        continue;
-                    }
-                }
-            } else {
-                // Most confirms come together with others, and need no timer.
-                let answered = match poll_fn(|cx| Poll::Ready(confirms.poll_next_unpin(cx))).await {
-                    Poll::Ready(answered) => Ok(answered),
-                    Poll::Pending => timeout_at(*last_progress + self.inner().options.timeout, confirms.next()).await,
-                };
-                match answered {
-                    Ok(Some(answered)) => answered,
-                    Ok(None) => return Ok(()),
-                    Err(_) => break RoundEnd::Stalled(Stage::Written { on: lease.connection() }),
-                }
-            };
-            if let Err(end) = self.take(answered, returned, last_progress) {
-                break end;
+                window.begin(n, lease.write(&messages[n], app_id));
             }
-        };
-        // What the broker had answered before the end counts, above all what it sent back.
-        while let Some(Some(answered)) = confirms.next().now_or_never() {
+            if window.is_empty() {
+                return Ok(());
+            }
+            let limit = *last_progress + self.inner().options.timeout;
+            let Ok(answers) = timeout_at(limit, window.answers()).await else {
+                outcome = Err(RoundEnd::Stalled(Stage::Written { on: lease.connection() }));
+                break;
+            };
+            for answered in answers {
+                // What was answered together with the end counts, above all what was sent back.
+                outcome = outcome.and(self.take(answered, returned, last_progress));
+            }
+        }
+        for answered in window.last_answers() {
             // An error is the end itself, as every open message sees it.
             drop(self.take(answered, returned, last_progress));
         }
-        Err(outcome)
+        outcome
     }
 
     fn take(

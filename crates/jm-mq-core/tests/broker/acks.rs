@@ -72,6 +72,36 @@ async fn a_handler_that_blocks_its_thread_delays_neither_earlier_acks_nor_its_si
     assert_eq!(runs.len(), 12);
 }
 
+/// All of the application's runtime is blocked, which has one thread: nothing of it can look after the acks.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_handler_that_sleeps_on_the_only_thread_right_after_quick_ones_does_not_delay_their_acks() {
+    let bench = Bench::shared().await;
+    bench.vhost.declare_queue("a.sleeps").await.unwrap();
+    bench.vhost.publish_many("a.sleeps", (0..20).map(task)).await.unwrap();
+    let (runs, slept) = (Record::new(), Record::new());
+    let router = recording(&runs, {
+        let slept = slept.clone();
+        move |cx| {
+            if cx.message_id() == Some("7") {
+                std::thread::sleep(2 * SOON);
+                slept.add(());
+            }
+            async { Ok(()) }
+        }
+    });
+    let options = ConsumerOptions { prefetch_per_worker: 50, ..one_worker() };
+    let (consumer, (drain, drained)) = (bench.consumer("a.sleeps", options, router), tokio::sync::oneshot::channel());
+    let application = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(consumer.run_until(async { drained.await.unwrap() }))
+    });
+    bench.vhost.wait_for_counts("a.sleeps", SOON, |counts| counts.unacked == 13).await.unwrap();
+    assert_eq!((runs.len(), slept.len()), (8, 0), "it still sleeps");
+    bench.settled("a.sleeps").await;
+    drain.send(()).unwrap();
+    tokio::task::spawn_blocking(|| application.join().unwrap()).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn acks_that_become_one_settle_what_was_handled_and_nothing_else() {
     let bench = Bench::shared().await;
@@ -124,4 +154,31 @@ async fn a_drain_writes_every_ack_that_was_still_waiting_for_company() {
         assert_eq!(was - left, runs.len() as u64, "what was handled is acked, and nothing else is");
     }
     assert_eq!(handled + left, 20_000);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_drain_waited_for_is_acked_before_its_channel_is_closed() {
+    let bench = Bench::shared().await;
+    let (runs, gate) = (Record::new(), Gate::closed());
+    let hold = gate.clone();
+    let router = recording(&runs, move |cx| {
+        let hold = hold.clone();
+        async move {
+            // In the middle of a stream, where acks wait for each other.
+            if cx.message_id() == Some("1000") {
+                hold.passed().await;
+            }
+            Ok(())
+        }
+    });
+    bench.vhost.declare_queue("a.waited").await.unwrap();
+    bench.vhost.publish_many("a.waited", (0..2000).map(task)).await.unwrap();
+    let options = ConsumerOptions { prefetch_per_worker: 64, ..one_worker() };
+    let running = bench.consume("a.waited", options, router).await;
+    within("it is reached", runs.reaches(1001)).await;
+    let drain = tokio::spawn(running.shutdown());
+    bench.vhost.wait_for_counts("a.waited", LIMIT, |counts| (counts.ready, counts.unacked) == (999, 1)).await.unwrap();
+    gate.open();
+    let report = within("drained", drain).await.unwrap();
+    assert_eq!((bench.left("a.waited").await, report.cut_off), (999, 0));
 }

@@ -1,6 +1,7 @@
 //! The handoff with deliveries that no broker knows.
 
 use super::*;
+use crate::consumer::kept::{KeptResult, KeptResults};
 use crate::{handler::Answers, settlement::Failure, settlement::FailureKind};
 use metrics::Counter;
 use std::time::Duration;
@@ -149,56 +150,76 @@ fn written(handoff: &Handoff) -> bool {
     futures_util::FutureExt::now_or_never(handoff.changed()).is_some()
 }
 
+/// Of a worker with a prefetch of six.
+fn ahead() -> (Handoff, Arc<Flusher>) {
+    let flusher = Arc::<Flusher>::default();
+    (Handoff::new(6, Arc::clone(&flusher)), flusher)
+}
+
 #[tokio::test]
-async fn acks_wait_for_each_other_while_there_is_work_and_an_idle_worker_writes_them() {
-    let handoff = Handoff::default();
-    handoff.push(&mut ["1", "2", "3"].map(|body| delivery(body, false)).into());
+async fn acks_wait_for_each_other_until_half_of_the_prefetch_is_done() {
+    let (handoff, _) = ahead();
+    handoff.push(&mut ["1", "2", "3", "4"].map(|body| delivery(body, false)).into());
+    for last in [false, false, true] {
+        handoff.next().await.unwrap();
+        handoff.finish(Verdict::Ack, None);
+        assert_eq!(written(&handoff), last);
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_has_nothing_more_to_do_writes_its_ack_at_once() {
+    let (handoff, _) = ahead();
+    handoff.push(&mut ["1", "2"].map(|body| delivery(body, false)).into());
+    handoff.next().await.unwrap();
+    handoff.finish(Verdict::Ack, None);
+    assert!(!written(&handoff), "there is another");
+    handoff.next().await.unwrap();
+    handoff.finish(Verdict::Ack, None);
+    assert!(written(&handoff), "that was the last");
+}
+
+#[tokio::test]
+async fn in_a_stream_more_is_to_come_although_nothing_is_here_yet() {
+    let (handoff, _) = ahead();
+    let first = delivery("1", false);
+    let soon = Delivery { arrived: first.arrived + flusher::PERIOD / 2, ..delivery("2", false) };
+    let late = Delivery { arrived: soon.arrived + flusher::PERIOD * 2, ..delivery("3", false) };
+    for (delivery, at_once) in [(first, true), (soon, false), (late, true)] {
+        handoff.push(&mut vec![delivery]);
+        handoff.next().await.unwrap();
+        handoff.finish(Verdict::Ack, None);
+        assert_eq!(written(&handoff), at_once);
+        take_settled(&handoff);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_ack_waits_for_a_worker_that_does_not_go_on() {
+    let (handoff, flusher) = ahead();
+    let handoff = Arc::new(handoff);
+    let flushing = tokio::spawn(flusher.run(vec![Arc::clone(&handoff)]));
+    // Again and again: what was held once is not forgotten the next time.
     for _ in 0..3 {
+        handoff.push(&mut ["1", "2"].map(|body| delivery(body, false)).into());
         handoff.next().await.unwrap();
         handoff.finish(Verdict::Ack, None);
         assert!(!written(&handoff));
+        tokio::time::timeout(flusher::PERIOD * 2, handoff.changed()).await.unwrap();
+        handoff.take_unstarted(None);
+        take_settled(&handoff);
     }
-    let mut next = std::pin::pin!(handoff.next());
-    assert!(futures_util::poll!(&mut next).is_pending());
-    assert!(!written(&handoff), "another delivery may be on its way to the worker");
-    assert!(futures_util::poll!(&mut next).is_pending());
-    assert!(written(&handoff), "there was none");
-}
-
-#[tokio::test]
-async fn a_delivery_that_comes_while_the_worker_looks_again_is_done_first() {
-    let handoff = Handoff::default();
-    handoff.push(&mut vec![delivery("1", false)]);
-    handoff.next().await.unwrap();
-    handoff.finish(Verdict::Ack, None);
-    let mut next = std::pin::pin!(handoff.next());
-    assert!(futures_util::poll!(&mut next).is_pending());
-    handoff.push(&mut vec![delivery("2", false)]);
-    assert!(futures_util::poll!(&mut next).is_ready());
-    assert!(!written(&handoff));
-}
-
-#[tokio::test]
-async fn nothing_settled_waits_for_a_handler_that_waits() {
-    let handoff = Handoff::default();
-    handoff.push(&mut ["1", "2", "3"].map(|body| delivery(body, false)).into());
-    handoff.next().await.unwrap();
-    handoff.finish(Verdict::Ack, None);
-    handoff.next().await.unwrap();
-    assert!(!written(&handoff));
-    handoff.waits();
-    assert!(written(&handoff), "the first one");
-    handoff.finish(Verdict::Ack, None);
-    assert!(written(&handoff), "at once");
+    flushing.abort();
 }
 
 #[tokio::test]
 async fn only_acks_wait_and_none_does_in_a_drain() {
-    let handoff = Handoff::default();
-    handoff.push(&mut ["1", "2"].map(|body| delivery(body, false)).into());
+    let (handoff, _) = ahead();
+    handoff.push(&mut ["1", "2", "3"].map(|body| delivery(body, false)).into());
     handoff.next().await.unwrap();
     handoff.finish(Verdict::Requeue, None);
     assert!(written(&handoff));
+    take_settled(&handoff);
     handoff.next().await.unwrap();
     handoff.stop();
     handoff.finish(Verdict::Ack, None);

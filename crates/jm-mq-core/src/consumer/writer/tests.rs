@@ -1,6 +1,10 @@
 //! The writer on a channel of a real broker: what the broker holds as unsettled is what counts.
 
-use std::{future::poll_fn, task::Waker};
+use std::{
+    future::poll_fn,
+    sync::atomic::{AtomicBool, Ordering},
+    task::Wake,
+};
 
 use futures_util::StreamExt;
 use jm_testkit::{QueueCounts, RabbitNode, Vhost};
@@ -125,6 +129,35 @@ async fn settlements_never_overlap() {
     bench.writer.in_flight.as_mut().unwrap().written = real;
     bench.flush().await;
     bench.counts_become(QueueCounts::is_empty).await;
+}
+
+/// Whether it was woken.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_only_looks_does_not_take_the_place_of_the_one_who_waits() {
+    let mut bench = Bench::with(2).await;
+    bench.settle(1, Verdict::Ack);
+    bench.writer.begin().unwrap();
+    let (end, ended) = tokio::sync::oneshot::channel();
+    bench.writer.in_flight.as_mut().unwrap().written = Box::pin(async {
+        ended.await.unwrap();
+        Ok(())
+    });
+    let woken = Arc::<Woken>::default();
+    let waker = Waker::from(Arc::clone(&woken));
+    assert!(bench.writer.poll_flush(&mut Context::from_waker(&waker)).is_pending());
+    bench.settle(2, Verdict::Ack);
+    assert!(bench.writer.begin_what_can_be().is_pending());
+    end.send(()).unwrap();
+    assert!(woken.0.load(Ordering::SeqCst));
 }
 
 #[tokio::test(flavor = "multi_thread")]
