@@ -48,6 +48,11 @@ test: models ## All tests, on private servers (installs what is missing); BROKER
 	@$(if $(filter 4,$(BROKER)),scripts/install-rabbitmq-4 >/dev/null,:)
 	$(CARGO) test --locked --workspace --all-features
 
+.PHONY: test-broker
+test-broker: programs ## Of all tests those that are about the broker; with BROKER=4 on RabbitMQ 4
+	@$(if $(filter 4,$(BROKER)),scripts/install-rabbitmq-4 >/dev/null,:)
+	$(CARGO) test --locked --workspace --all-features --test broker --test lost_acks --test kit --test frame
+
 .PHONY: quality
 quality: models ## How well and how fast the embedded engines work, against their bounds
 	@$(BUILT)/examples/quality
@@ -90,7 +95,16 @@ lint: ## Formatting, clippy and rustdoc with warnings denied, and what must hold
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --workspace --all-features --no-deps --quiet
 	scripts/check-docs
+	scripts/check-limits
 	scripts/check-dependencies
+
+.PHONY: advisories
+advisories: ## Known vulnerabilities of what we depend on; fails where the advisory database cannot be reached
+	scripts/check-dependencies advisories
+
+.PHONY: fuzz
+fuzz: ## Fuzz what reads strangers' bytes: TARGET=frames (or another; all of them without), MINUTES=5 each
+	@scripts/fuzz $(or $(TARGET),all) $(or $(MINUTES),5)
 
 .PHONY: fmt
 fmt: ## Format the code
