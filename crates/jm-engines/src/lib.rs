@@ -15,6 +15,8 @@ mod call;
 pub mod embedded;
 mod engine;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod http;
 mod options;
 mod thoughts;

@@ -2,7 +2,7 @@
 
 mod connection;
 mod options;
-mod sanitizer;
+pub(crate) mod sanitizer;
 mod stream;
 mod tls;
 mod transport;

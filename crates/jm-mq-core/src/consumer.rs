@@ -1,7 +1,7 @@
 //! Consuming: what an application starts and stops.
 
 mod backlog;
-mod dead_letter;
+pub(crate) mod dead_letter;
 mod flusher;
 mod handoff;
 mod kept;

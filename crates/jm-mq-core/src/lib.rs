@@ -76,6 +76,8 @@ mod consumer;
 mod context;
 mod envelope;
 mod error;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod handler;
 mod headers;
 mod message;

@@ -2,6 +2,7 @@
 
 use std::{
     any::Any,
+    fmt::{self, Write as _},
     panic::AssertUnwindSafe,
     pin::pin,
     task::Poll,
@@ -79,8 +80,8 @@ impl RunFailure {
     }
 }
 
-impl std::fmt::Display for RunFailure {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Display for RunFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Error { text, .. } => f.write_str(text),
             Self::Timeout(limit) => write!(f, "the handler ran longer than handler_timeout ({limit:?})"),
@@ -151,7 +152,7 @@ pub(crate) async fn guard(
             },
         };
         finished.map_err(|error| match error {
-            RunError::Handler(error) => RunFailure::Error { retry: error.retry, text: error.to_string() },
+            RunError::Handler(error) => RunFailure::Error { retry: error.retry, text: capped(&error) },
             RunError::Undecodable(text) => RunFailure::Undecodable(text),
         })
     };
@@ -162,10 +163,29 @@ pub(crate) async fn guard(
     }
 }
 
+/// The most that is kept of an error's text, for logs, reports and dead letters: some errors are whole documents.
+const MAX_ERROR_BYTES: usize = 16 * 1024;
+
+/// The beginning of a text, which is never made as a whole.
+fn capped(text: &impl fmt::Display) -> String {
+    struct Capped(String);
+    impl fmt::Write for Capped {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            let room = MAX_ERROR_BYTES - self.0.len();
+            self.0.push_str(&text[..text.floor_char_boundary(room)]);
+            if text.len() <= room { Ok(()) } else { Err(fmt::Error) }
+        }
+    }
+    let mut capped = Capped(String::new());
+    // An error only says that it was cut.
+    let _ = write!(capped, "{text}");
+    capped.0
+}
+
 /// A panic's message, if it is text, as it is for `panic!`, `unwrap` and `expect`.
 pub(crate) fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    text.unwrap_or("a panic without a message").to_owned()
+    capped(&text.unwrap_or("a panic without a message"))
 }
 
 #[cfg(test)]

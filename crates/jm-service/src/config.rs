@@ -126,5 +126,44 @@ fn configured_folder(asked_for: Option<&Path>, environment: &[(String, String)])
     Err(Problem::of_source(source, format!("`{}` is not a folder that can be read", folder.display())))
 }
 
+/// What became of a configuration.
+#[cfg(any(test, fuzzing))]
+pub(crate) struct Fuzzed {
+    pub(crate) printed: String,
+    pub(crate) printed_is_yaml: bool,
+    pub(crate) problems: Vec<String>,
+}
+
+/// A configuration whose file is not on a disk: as [`Configuration::load`] reads one.
+#[cfg(any(test, fuzzing))]
+pub(crate) fn fuzzed<S: Settings>(yaml: &str, environment: impl IntoIterator<Item = (OsString, OsString)>) -> Fuzzed {
+    let worker = Worker {
+        name: "fuzzed-worker",
+        about: "",
+        version: "",
+        queue: "jm.fuzzed",
+        types: &["fuzzed"],
+        answers_to: &[],
+        defaults: "",
+    };
+    let mut problems = Vec::new();
+    let environment = environment::ours(environment, &mut problems);
+    let mut layers = Vec::new();
+    for (source, text) in [("default.yaml", DEFAULTS), ("fuzzed-worker.yaml", yaml)] {
+        layers.extend(Layer::from_yaml(source.to_owned(), text).map_err(|problem| problems.push(problem)));
+    }
+    problems.extend(layers.iter().flat_map(secrets_in_file));
+    layers.extend(environment::layers(&environment, &mut problems));
+    let printed = printed::yaml(&layers);
+    let mut sections = Sections::new(layers, problems);
+    let _read = (Common::read(&mut sections, &worker), S::read(&mut sections));
+    let problems = sections.finish(&environment).err().unwrap_or_default();
+    Fuzzed {
+        printed_is_yaml: Layer::from_yaml("printed".to_owned(), &printed).is_ok(),
+        printed,
+        problems: problems.iter().map(ToString::to_string).collect(),
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -30,6 +30,9 @@ pub(crate) mod probe;
 const MAX_CONNECTIONS: usize = 512;
 /// A request is a line and a few headers.
 const HEADER_LIMIT: Duration = Duration::from_secs(2);
+/// The same, in bytes and in number: what a scraper or a service mesh adds is far below.
+const MAX_HEADER_BYTES: usize = 16 * 1024;
+const MAX_HEADERS: usize = 64;
 /// The longest a connection may last. It has one request: one that is kept open, or whose answer nobody reads, must not
 /// take the place of a probe.
 const CONNECTION_LIMIT: Duration = Duration::from_secs(10);
@@ -82,6 +85,8 @@ async fn connection(stream: TcpStream, pages: Pages) {
     let serving = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEADER_LIMIT)
+        .max_buf_size(MAX_HEADER_BYTES)
+        .max_headers(MAX_HEADERS)
         .keep_alive(false)
         .serve_connection(TokioIo::new(stream), service);
     match timeout(CONNECTION_LIMIT, serving).await {

@@ -35,6 +35,8 @@
 mod command_line;
 pub mod config;
 pub mod exit;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod http;
 mod logging;
 mod reporting;

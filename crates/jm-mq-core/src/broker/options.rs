@@ -133,8 +133,8 @@ impl BrokerOptions {
     ///
     /// The first option that is out of range, with its value and what is allowed.
     pub fn validate(&self) -> Result<(), OptionsError> {
-        check_name("host", &self.host)?;
-        self.hosts.iter().try_for_each(|node| check_name("hosts", &node.host))?;
+        check_host("host", &self.host)?;
+        self.hosts.iter().try_for_each(|node| check_host("hosts", &node.host))?;
         check(self.hosts.len() <= 64, "hosts", self.hosts.len(), "up to 64 nodes")?;
         check_name("name", &self.name)?;
         check_name("vhost", &self.vhost)?;
@@ -174,6 +174,13 @@ impl BrokerOptions {
         )
         .into()
     }
+}
+
+/// A whole address in the place of a host would be dialled as a name, and shown with its password when that fails.
+fn check_host(option: &'static str, host: &str) -> Result<(), OptionsError> {
+    check_name(option, host)?;
+    let plain = host.chars().all(|letter| letter.is_alphanumeric() || "-._:[]%".contains(letter));
+    check(plain, option, "no host", "the name or address of a host alone, without scheme, user and password")
 }
 
 impl fmt::Display for Port {
@@ -278,6 +285,15 @@ mod tests {
         assert_eq!(rejected(heartbeat), "option `heartbeat` is 1.5s; allowed: whole seconds, 1 s to 600 s");
         let host = BrokerOptions { host: String::new(), ..BrokerOptions::default() };
         assert_eq!(rejected(host), "option `host` is empty; allowed: 1 to 255 bytes");
+        for address in ["amqp://u:canary@host", "u:canary@host", "host/canary", "ho st canary"] {
+            let error = rejected(BrokerOptions { host: address.into(), ..BrokerOptions::default() });
+            assert!(error.starts_with("option `host` is no host; ") && !error.contains("canary"), "{error}");
+            let hosts = vec![HostOptions { host: address.into(), port: None }];
+            assert!(rejected(BrokerOptions { hosts, ..BrokerOptions::default() }).contains("`hosts` is no host"));
+        }
+        for host in ["rabbit-1.mq_a.svc.", "::1", "[fe80::1%eth0]", "10.0.0.1", "消息.example"] {
+            assert_eq!(BrokerOptions { host: host.into(), ..BrokerOptions::default() }.validate(), Ok(()));
+        }
         let vhost = BrokerOptions { vhost: "v".repeat(256), ..BrokerOptions::default() };
         assert!(rejected(vhost).starts_with("option `vhost` is"));
     }

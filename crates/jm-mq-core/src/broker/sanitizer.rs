@@ -23,7 +23,7 @@ const MAX_HELD: usize = 1024 * 1024;
 
 /// The scanner of one connection's incoming bytes.
 #[derive(Debug, Default)]
-pub(super) struct Sanitizer {
+pub(crate) struct Sanitizer {
     /// Bytes of the present frame that need no look.
     skip: usize,
 }
@@ -31,7 +31,7 @@ pub(super) struct Sanitizer {
 impl Sanitizer {
     /// Cleans the complete frames at the beginning of `bytes` in place, and returns how many bytes may be passed on.
     /// The rest is the beginning of a frame that has to be complete first: offer it again with more bytes behind it.
-    pub(super) fn clean(&mut self, bytes: &mut [u8]) -> usize {
+    pub(crate) fn clean(&mut self, bytes: &mut [u8]) -> usize {
         let mut position = 0;
         loop {
             let skipped = self.skip.min(bytes.len() - position);

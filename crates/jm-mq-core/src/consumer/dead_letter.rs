@@ -47,7 +47,7 @@ const MOVED_HEADERS: [(&str, &str); 4] = [
 ];
 
 /// The copy for the dead-letter queue: the body to the byte, the properties and headers of the original, and why.
-pub(super) fn copy(work: &Work, failure: &Failure, worker: &str, queue: &str) -> Outgoing {
+pub(crate) fn copy(work: &Work, failure: &Failure, worker: &str, queue: &str) -> Outgoing {
     let original = work.envelope.properties();
     let mut headers = original.headers().clone().unwrap_or_default();
     for (name, new_name) in MOVED_HEADERS {

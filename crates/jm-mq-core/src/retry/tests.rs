@@ -235,3 +235,16 @@ async fn without_a_limit_a_run_may_take_as_long_as_it_likes() {
     };
     assert!(guard(None, Instant::now(), day).await.is_ok());
 }
+
+#[tokio::test(start_paused = true)]
+async fn of_an_error_that_is_a_whole_document_the_beginning_is_kept() {
+    let document = "错".repeat(1_000_000);
+    for run in [RunError::Handler(HandlerError::permanent(document.clone())), RunError::Handler(document.into())] {
+        let text = guard(None, Instant::now(), async { Err(run) }).await.unwrap_err().to_string();
+        // Cut between characters.
+        assert_eq!(text, "错".repeat(16 * 1024 / 3));
+    }
+    let panic = async { panic!("{}", "x".repeat(1_000_000)) };
+    let text = guard(None, Instant::now(), panic).await.unwrap_err().to_string();
+    assert_eq!(text.len(), "the handler panicked: ".len() + 16 * 1024);
+}

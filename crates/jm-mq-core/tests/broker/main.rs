@@ -21,4 +21,5 @@ mod outages;
 mod publishing;
 mod refusals;
 mod settlement;
+mod versions;
 mod wire;

@@ -97,7 +97,7 @@ fn masked(key: &str, value: &Value) -> serde_json::Value {
 fn without_credentials(key: &str, text: &str) -> String {
     let Some((scheme, rest)) = text.split_once("://") else {
         // Not an address, although it should be one: who knows what it is.
-        let should_be = key.ends_with("url") || key.ends_with("endpoint");
+        let should_be = ["url", "endpoint", "host", "hosts", "proxy"].iter().any(|address| key.ends_with(address));
         return if should_be && text.contains('@') { MASK.into() } else { text.to_owned() };
     };
     let (rest, query) = match rest.split_once('?') {

@@ -108,6 +108,26 @@ async fn scrapes_that_never_read_and_two_hundred_at_once_hold_up_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_request_with_more_headers_than_anybody_sends_is_refused() {
+    let vhost = vhost().await;
+    let worker = ready(worker().vhost(&vhost)).await;
+    let answer = |headers: &str| {
+        let mut stream = TcpStream::connect(("127.0.0.1", worker.http_port())).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        // It may be refused before all of it is written.
+        let _ = stream.write_all(format!("GET /health/live HTTP/1.1\r\nHost: x\r\n{headers}\r\n").as_bytes());
+        let mut answer = [0; 64];
+        let length = stream.read(&mut answer).unwrap_or(0);
+        String::from_utf8_lossy(&answer[..length]).into_owned()
+    };
+    assert!(answer(&"a: b\r\n".repeat(60)).starts_with("HTTP/1.1 200"));
+    for headers in ["a: b\r\n".repeat(70), format!("a: {}\r\n", "b".repeat(17 * 1024))] {
+        let answer = answer(&headers);
+        assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_does_not_read_the_logs_holds_up_nothing() {
     let vhost = vhost().await;
     // The output goes into a pipe that nobody reads, so the kit's process, which reads all the time, will not do.

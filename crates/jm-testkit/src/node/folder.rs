@@ -162,8 +162,25 @@ fn node_script(folder: &Path, name: &str, installation: &Installation, ports: &P
     for (variable, value) in environment {
         let _ = writeln!(script, "export {variable}={}", quoted(&value));
     }
-    let _ = writeln!(script, "exec {}", quoted(&installation.server.to_string_lossy()));
+    let server = quoted(&installation.server.to_string_lossy());
+    let _ = match &installation.usr {
+        None => writeln!(script, "exec {server}"),
+        Some(usr) => writeln!(script, "{}", in_place_of_usr(usr, &server)),
+    };
     script
+}
+
+/// Starts `server` where `usr` stands in the place of `/usr`, for it and its children alone: it finds the libraries it
+/// was built for, and every other path means what it means outside. The mount goes with the last of these processes.
+/// Nothing is forked, so the pid stays.
+fn in_place_of_usr(usr: &Path, server: &str) -> String {
+    let usr = quoted(&usr.to_string_lossy());
+    // Who may not mount may do so in a user namespace of his own.
+    format!(
+        "own='--user --map-root-user'\n\
+         [ \"$(id -u)\" -ne 0 ] || own=\n\
+         exec unshare --mount $own sh -c 'mount --bind \"$1\" /usr && exec \"$2\"' sh {usr} {server}"
+    )
 }
 
 /// One word of a shell, whatever is in it.

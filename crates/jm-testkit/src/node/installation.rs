@@ -1,9 +1,14 @@
-//! Where the machine's RabbitMQ and Erlang are.
+//! Where RabbitMQ and Erlang are: the machine's own, or RabbitMQ 4 beside them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, bail};
+
+use crate::cache;
+
+/// Which RabbitMQ the nodes of this process are: `4`, or the machine's own if it is unset or empty.
+const CHOICE: &str = "JM_TEST_BROKER";
 
 /// The programs a node is made of.
 #[derive(Clone, Debug)]
@@ -14,13 +19,34 @@ pub(crate) struct Installation {
     pub(crate) epmd: PathBuf,
     /// Calls a function in a node in milliseconds; `rabbitmqctl` boots a VM for each call.
     pub(crate) erl_call: PathBuf,
+    /// A newer Debian's `/usr`, which the node sees in the place of the machine's; `None` for the machine's own.
+    pub(crate) usr: Option<PathBuf>,
 }
 
 const ADVICE: &str = "install RabbitMQ: `apt-get install --no-install-recommends rabbitmq-server` \
     (it need not run as a service; tests start nodes of their own)";
 
 impl Installation {
+    /// The installation that the environment asks for.
     pub(crate) fn find() -> Result<Self> {
+        match std::env::var(CHOICE).unwrap_or_default().as_str() {
+            "" => Self::of_the_machine(),
+            "4" => Self::of_rabbitmq_4(),
+            other => bail!("{CHOICE} is {other:?}; known are 4, and nothing for the machine's own RabbitMQ"),
+        }
+    }
+
+    /// Port mapper and `erl_call` stay the machine's: both speak to newer nodes, and start quicker.
+    fn of_rabbitmq_4() -> Result<Self> {
+        let usr = cache::folder()?.join("rabbitmq-4/usr");
+        let server = PathBuf::from("/usr/lib/rabbitmq/bin/rabbitmq-server");
+        if !usr.join("lib/rabbitmq/bin/rabbitmq-server").is_file() {
+            bail!("{CHOICE} asks for RabbitMQ 4, and {} has none; run scripts/install-rabbitmq-4", usr.display());
+        }
+        Ok(Self { server, usr: Some(usr), ..Self::of_the_machine()? })
+    }
+
+    fn of_the_machine() -> Result<Self> {
         let Some(server) = server_scripts().into_iter().find(|script| script.is_file()) else {
             bail!("found no rabbitmq-server below /usr/lib/rabbitmq, /opt/rabbitmq or /usr/local; {ADVICE}");
         };
@@ -40,7 +66,7 @@ impl Installation {
             Some(file) => Ok(file),
             None => bail!("found no `{name}` in PATH or below /usr/lib/erlang; {ADVICE}"),
         };
-        Ok(Self { server, epmd: find("epmd")?, erl_call: find("erl_call")? })
+        Ok(Self { server, epmd: find("epmd")?, erl_call: find("erl_call")?, usr: None })
     }
 }
 

@@ -70,7 +70,8 @@ impl RabbitNode {
         RabbitNodeBuilder::default()
     }
 
-    /// Starts a node as RabbitMQ is by default, and returns once it answers AMQP.
+    /// Starts a node as RabbitMQ is by default, and returns once it answers AMQP. It is the machine's RabbitMQ, or
+    /// RabbitMQ 4 with `JM_TEST_BROKER=4` in the environment.
     pub async fn start() -> Result<Self> {
         Self::builder().start().await
     }
@@ -150,6 +151,12 @@ impl RabbitNode {
     /// `JM_TESTKIT_NODE`.
     pub fn name(&self) -> &str {
         &self.erlang.node
+    }
+
+    /// The broker's version, such as `3.10.8`, as it tells it itself.
+    pub async fn version(&self) -> Result<String> {
+        let version = self.eval("{ok, Version} = application:get_key(rabbit, vsn), list_to_binary(Version)").await?;
+        Ok(version.trim_matches(['<', '>', '"']).to_owned())
     }
 
     /// The folder with the node's data, removed when the node ends.

@@ -40,6 +40,16 @@ async fn a_node_starts_within_fifteen_seconds_and_survives_kill_and_restart_with
 }
 
 #[tokio::test]
+async fn a_node_is_of_the_version_that_was_asked_for() {
+    let version = RabbitNode::shared().await.unwrap().version().await.unwrap();
+    println!("RabbitMQ {version}");
+    match std::env::var("JM_TEST_BROKER").as_deref() {
+        Ok("4") => assert!(version.starts_with("4."), "{version}"),
+        _ => assert!(version.starts_with(|digit: char| digit.is_ascii_digit()), "{version}"),
+    }
+}
+
+#[tokio::test]
 async fn what_a_node_keeps_in_a_folder_is_there_for_the_next_one() {
     let kept = tempfile::tempdir().unwrap();
     let start = async |port: Option<u16>| {

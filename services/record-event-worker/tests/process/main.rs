@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say so at once")]
 
+mod secrets;
+
 use std::{path::Path, time::Duration};
 
 use jm_tasks::{RecordId, Stage, follow_up_id, queue};
@@ -12,11 +14,12 @@ use serde_json::{Value, json};
 const LIMIT: Duration = Duration::from_secs(30);
 const DEAD: &str = "jm.coreRecordEvent.dead";
 
-fn worker(vhost: &Vhost, database: &str) -> WorkerProcessBuilder {
+fn configured() -> WorkerProcessBuilder {
     WorkerProcess::builder(env!("CARGO_BIN_EXE_record-event-worker"))
-        .vhost(vhost)
-        .env("JM_DATABASE__URL", database)
-        .env("JM_CONSUMER__RETRY_BASE_DELAY", "10ms")
+}
+
+fn worker(vhost: &Vhost, database: &str) -> WorkerProcessBuilder {
+    configured().vhost(vhost).env("JM_DATABASE__URL", database).env("JM_CONSUMER__RETRY_BASE_DELAY", "10ms")
 }
 
 async fn vhost() -> Vhost {
