@@ -74,6 +74,7 @@ mod body;
 mod broker;
 mod consumer;
 mod context;
+pub mod dead_letters;
 mod envelope;
 mod error;
 mod handler;
