@@ -3,12 +3,14 @@
 mod connection;
 mod options;
 mod sanitizer;
+mod single;
 mod stream;
 mod tls;
 mod transport;
 
 pub(crate) use connection::{ConnectionPool, PooledConnection, Role};
 pub use options::{BrokerOptions, HostOptions, Port, TlsOptions};
+pub use single::Connection;
 
 use std::sync::Arc;
 

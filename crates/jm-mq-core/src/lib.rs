@@ -91,7 +91,7 @@ mod topology;
 mod trace;
 
 pub use backoff::Backoff;
-pub use broker::{Broker, BrokerOptions, HostOptions, Port, TlsOptions};
+pub use broker::{Broker, BrokerOptions, Connection, HostOptions, Port, TlsOptions};
 pub use consumer::{Consumer, ConsumerState, DrainReport, RunningConsumer};
 pub use context::Context;
 pub use envelope::Envelope;

@@ -22,6 +22,8 @@ pub(crate) type PooledConnection = deadpool_lapin::Connection;
 pub(crate) enum Role {
     Publisher,
     Consumer,
+    /// A tool's, see [`super::Connection`].
+    Operator,
 }
 
 impl Role {
@@ -29,6 +31,7 @@ impl Role {
         match self {
             Self::Publisher => "publisher",
             Self::Consumer => "consumer",
+            Self::Operator => "operator",
         }
     }
 }

@@ -1,0 +1,4 @@
+//! `jm` as an operator runs it: the binary, against a real private broker.
+
+mod command_line;
+mod support;
