@@ -31,9 +31,10 @@ pub(crate) struct Global {
     /// The management API, http://rabbit:15672
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) management: Option<String>,
+    // A text, and empty, since `jm publish` has a body by this name.
     /// The answer as JSON
-    #[arg(long, global = true)]
-    pub(crate) json: bool,
+    #[arg(long, global = true, num_args = 0, default_missing_value = "")]
+    pub(crate) json: Option<String>,
     /// Colours: auto, always or never
     #[arg(
         long,

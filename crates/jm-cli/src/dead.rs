@@ -28,6 +28,7 @@ mod show;
 use clap::{Args, Subcommand};
 
 use self::filter::Filter;
+pub(crate) use self::{escaped::escaped_lines, replay::span};
 use crate::{configuration::Configuration, exit::Code, failure::Failure, operator::Operator};
 
 /// What failed, and why; put it back safely

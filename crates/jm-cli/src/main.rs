@@ -40,7 +40,7 @@ use crate::{
 #[tokio::main]
 async fn main() -> ExitCode {
     let line = CommandLine::read();
-    let output = Output::new(line.global.json, line.global.color);
+    let output = Output::new(line.global.json.is_some(), line.global.color);
     let interrupt = match Interrupt::listen() {
         Ok(interrupt) => interrupt,
         Err(error) => return end(output, Err(error.into())),
