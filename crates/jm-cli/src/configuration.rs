@@ -6,7 +6,7 @@ mod management;
 
 use std::env;
 
-use jm_mq_core::{BrokerOptions, ConsumerOptions, OptionsError, PublisherOptions, Topology};
+use jm_mq_core::{BrokerOptions, ConsumerOptions, DeadLetter, OptionsError, PublisherOptions, Topology};
 use jm_service::{
     Sections, Settings, Worker,
     config::{WorkerOptions, of_tool, of_worker},
@@ -32,6 +32,8 @@ pub(crate) struct Configuration {
 #[derive(Clone, Debug)]
 pub(crate) struct ConfiguredWorker {
     pub(crate) worker: &'static Worker,
+    /// Where its process would connect, and as whom.
+    pub(crate) rabbitmq: BrokerOptions,
     pub(crate) topology: Topology,
     pub(crate) consumer: ConsumerOptions,
 }
@@ -40,6 +42,11 @@ impl ConfiguredWorker {
     /// The queue it consumes.
     pub(crate) fn queue(&self) -> &str {
         self.topology.name()
+    }
+
+    /// Whether it keeps its dead letters itself; otherwise a policy of the broker does, or nobody.
+    pub(crate) fn keeps_dead_letters(&self) -> bool {
+        self.consumer.dead_letter == DeadLetter::Queue
     }
 
     /// Where its dead letters are kept, whether it or a policy of the broker puts them there.
@@ -65,8 +72,8 @@ impl Configuration {
         };
         let workers = fleet::FLEET.iter().filter(chosen).map(|worker| {
             let (options, OfOthers) = of_worker(worker, folder, env::vars_os())?;
-            let WorkerOptions { topology, consumer, .. } = options;
-            Ok(ConfiguredWorker { worker, topology, consumer })
+            let WorkerOptions { rabbitmq, topology, consumer, .. } = options;
+            Ok(ConfiguredWorker { worker, rabbitmq, topology, consumer })
         });
         let workers = workers.collect::<Result<_, Failure>>()?;
         Ok(Self { rabbitmq, publisher, management, workers, global: global.clone() })

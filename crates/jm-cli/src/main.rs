@@ -9,6 +9,7 @@
 //! Each command is a module with its own `Arguments` and `run`. It answers by [`Operator::output`], and ends with an
 //! [`exit::Code`] or a [`Failure`], which is one line.
 
+mod amqp;
 mod command_line;
 mod configuration;
 mod dead;
@@ -16,6 +17,7 @@ mod doctor;
 mod exit;
 mod failure;
 mod interrupt;
+mod management;
 mod operator;
 mod output;
 mod publish;

@@ -6,6 +6,7 @@ use std::{fmt::Display, io::Write as _};
 
 use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
+use jiff::Timestamp;
 use serde::Serialize;
 
 pub(crate) use self::table::{Align, Cell, Table};
@@ -81,6 +82,22 @@ impl Output {
         Ok(())
     }
 
+    /// The same in one line, where one answer follows the other.
+    pub(crate) fn json_line(self, answer: &impl Serialize) -> Result<(), Failure> {
+        let text = serde_json::to_string(answer).map_err(std::io::Error::from)?;
+        self.line(text);
+        Ok(())
+    }
+
+    /// What moves the cursor of a terminal; whoever sends it has made sure that there is one. `--color never` does not
+    /// mean this.
+    #[expect(clippy::unused_self, reason = "as for `line`")]
+    pub(crate) fn control(self, sequence: &str) {
+        let mut stdout = std::io::stdout();
+        let _ = stdout.write_all(sequence.as_bytes());
+        let _ = stdout.flush();
+    }
+
     /// An error's line, on standard error.
     #[expect(clippy::unused_self, reason = "as for `line`")]
     pub(crate) fn complain(self, text: impl Display) {
@@ -91,6 +108,25 @@ impl Output {
     #[expect(clippy::unused_self, reason = "as for `line`")]
     pub(crate) fn note(self, text: impl Display) {
         let _ = writeln!(anstream::stderr(), "{FAINT}{text}{FAINT:#}");
+    }
+}
+
+/// In lines of at most 80 columns, the second and later ones behind `indent` and two blanks more.
+pub(crate) fn wrapped(text: &str, indent: &str) -> String {
+    let further = format!("{indent}  ");
+    let options = textwrap::Options::new(WIDTH).initial_indent(indent).subsequent_indent(&further).break_words(false);
+    textwrap::fill(text, options)
+}
+
+/// How long ago something was, in its two largest units.
+pub(crate) fn age(at: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(at).as_secs().max(0);
+    let (days, hours, minutes) = (seconds / 86400, seconds / 3600 % 24, seconds / 60 % 60);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, minutes) => format!("{minutes}m {}s", seconds % 60),
+        (0, hours, minutes) => format!("{hours}h {minutes}m"),
+        (days, hours, _) => format!("{days}d {hours}h"),
     }
 }
 

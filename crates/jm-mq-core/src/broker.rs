@@ -1,6 +1,7 @@
 //! The broker we talk to: where it is, who we are, and how a connection comes about.
 
 mod connection;
+mod greeting;
 mod options;
 mod sanitizer;
 mod single;

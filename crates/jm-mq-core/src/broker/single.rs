@@ -1,6 +1,6 @@
 //! One connection for a program that speaks to the broker itself: an operator's tool.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use lapin::Channel;
 use tokio::time::timeout;
@@ -54,6 +54,11 @@ impl Connection {
     pub async fn within<T>(&self, doing: &'static str, answer: impl Future<Output = T>) -> Result<T, ConnectError> {
         let silent = |_| ConnectError::Silent { hosts: self.hosts.clone(), after: self.rpc_timeout, doing };
         timeout(self.rpc_timeout, answer).await.map_err(silent)
+    }
+
+    /// What the server said of itself when the connection began: `product`, `version`, `cluster_name` and more.
+    pub fn server_properties(&self) -> BTreeMap<String, String> {
+        self.pool.server_properties()
     }
 
     /// The heartbeat agreed upon with the broker; zero is none.
