@@ -1,6 +1,7 @@
 //! What the workers could not handle, and why: read from the dead-letter queues, and left there.
 
 use anyhow::{Context as _, Result};
+use jm_report::plain;
 use jm_tasks::{RecordId, Stage};
 use lapin::{
     Channel, Connection,
@@ -10,7 +11,7 @@ use lapin::{
 };
 use serde::Deserialize;
 
-use crate::{plain::plain, tap::stage_of, workers::Kind};
+use crate::{tap::stage_of, workers::Kind};
 
 /// Dead letters that are looked at in one queue, the oldest first, as the broker gives them out: those of years, with a
 /// demo's few notes a day. There is no other way to the latest.

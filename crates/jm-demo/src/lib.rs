@@ -24,7 +24,6 @@ pub mod journey;
 pub mod neighbours;
 pub mod notes;
 pub mod pipeline;
-mod plain;
 pub mod post;
 pub mod progress;
 pub mod recordings;

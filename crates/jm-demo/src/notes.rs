@@ -8,7 +8,7 @@ use jm_models::{Cache, Catalogue, Role};
 use jm_tasks::RecordId;
 use uuid::Uuid;
 
-use crate::plain::plain;
+use jm_report::plain;
 
 /// A note that is about to become a record.
 #[derive(Clone, Debug)]

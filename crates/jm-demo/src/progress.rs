@@ -8,6 +8,7 @@ use std::{
 
 use console::{Alignment, pad_str, style};
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use jm_report::seconds;
 use jm_tasks::Stage;
 
 use crate::{
@@ -188,11 +189,6 @@ fn event_line(journey: &Journey, stage: Stage) -> Option<String> {
         Standing::Dead(letter) => Some(format!("{title}: no {name}: {}", letter.reason)),
         Standing::Later | Standing::UnderWay(_) | Standing::Never => None,
     }
-}
-
-/// To a tenth.
-pub(crate) fn seconds(duration: Duration) -> String {
-    format!("{:.1} s", duration.as_secs_f64())
 }
 
 // The lines above name each worker's queue.

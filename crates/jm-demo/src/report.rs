@@ -1,33 +1,15 @@
 //! What has become of a note, for people: within 80 columns, in any script.
 
-use std::{fmt::Write as _, time::Duration};
-
-use console::{Style, measure_text_width, truncate_str};
-use jm_tasks::{Stage, TranscriptSegment};
-use record_event_worker::RecordView;
-use textwrap::{Options, WordSplitter};
+use console::Style;
+use jm_report::{Page, plain, seconds, wrapped};
+use jm_tasks::Stage;
 
 use crate::{
     dead_letters::DeadLetter,
     engines::Chat,
     journey::{Journey, Standing, name},
     notes::Content,
-    plain::plain,
-    progress::seconds,
 };
-
-/// Columns of a line.
-const WIDTH: usize = 78;
-/// Columns of what a line is called.
-const LABEL: usize = 11;
-/// Numbers of a vector that are shown.
-const NUMBERS: usize = 4;
-/// Lines of a note's own text that are shown.
-const TEXT_LINES: usize = 3;
-/// Columns of a speaker's name.
-const SPEAKER: usize = 20;
-/// Turns of a transcript that are shown.
-const TURNS: usize = 60;
 
 /// How reports look.
 #[derive(Clone, Copy, Debug)]
@@ -43,7 +25,7 @@ pub struct Report {
 impl Report {
     /// All that was found out about a note.
     pub fn of(&self, journey: &Journey, neighbours: &[(&str, f32)]) -> String {
-        let mut page = Page { text: String::new(), report: *self };
+        let mut page = Page::new(self.coloured);
         page.heading(&journey.note.title);
         match (&journey.note.content, &journey.view) {
             (Content::Text(text), _) => page.beginning(text),
@@ -51,191 +33,54 @@ impl Report {
             (Content::Recording(_), None) => {}
         }
         if let Some(view) = &journey.view {
-            page.results(view, neighbours);
+            page.results(view);
+            nearest(&mut page, neighbours);
         }
-        page.failures(journey);
-        page.times(journey);
-        page.text
-    }
-}
-
-struct Page {
-    text: String,
-    report: Report,
-}
-
-impl Page {
-    fn heading(&mut self, title: &str) {
-        let title = plain(title);
-        let rule = "─".repeat(WIDTH.saturating_sub(measure_text_width(&title) + 4));
-        let heading = self.styled(Style::new().bold(), &format!("── {title} {rule}"));
-        self.line(&heading);
-    }
-
-    /// The beginning of a written note.
-    fn beginning(&mut self, text: &str) {
-        let mut lines = wrapped(text);
-        if lines.len() > TEXT_LINES {
-            lines.truncate(TEXT_LINES);
-            lines.push("…".to_owned());
-        }
-        self.entry("text", &lines);
-    }
-
-    /// What is said, by turns of its speakers.
-    fn transcript(&mut self, view: &RecordView) {
-        if let Some(diarization) = &view.diarization {
-            let mut found = format!("{} in {}", diarization.speakers, seconds(duration(diarization.duration)));
-            if let Some(reason) = &diarization.reason {
-                found = format!("none: {reason}");
-            }
-            self.wrapped_entry("speakers", &format!("{found} ({})", diarization.model));
-        }
-        let Some(transcription) = &view.transcription else { return };
-        if transcription.text.trim().is_empty() {
-            self.wrapped_entry("words", &format!("none: nobody speaks ({})", transcription.model));
-            return;
-        }
-        let language = transcription.language.as_deref().unwrap_or("unknown language");
-        self.wrapped_entry("words", &format!("in {language} ({})", transcription.model));
-        let turns = turns(&transcription.segments);
-        for (start, speaker, text) in turns.iter().take(TURNS) {
-            let speaker = plain(speaker.unwrap_or("?"));
-            let label = format!("  {} {}", clock(*start), truncate_str(&speaker, SPEAKER, "…"));
-            self.entry(&label, &wrapped_after(text, measure_text_width(&label).max(LABEL - 1) + 1));
-        }
-        if turns.len() > TURNS {
-            self.entry("", &[format!("… {} more turns", turns.len() - TURNS)]);
-        }
-    }
-
-    fn results(&mut self, view: &RecordView, neighbours: &[(&str, f32)]) {
-        if let Some(title) = &view.title {
-            self.wrapped_entry("title", &title.text);
-        }
-        if let Some(summary) = &view.summary {
-            let language = summary.language.as_deref().map(|tag| format!(", in {tag}")).unwrap_or_default();
-            let cut = if summary.truncated { ", cut off" } else { "" };
-            let text = format!("{} ({}{language}{cut})", summary.text.trim_end(), summary.model);
-            let lines: Vec<String> = text.lines().flat_map(wrapped).filter(|line| !line.is_empty()).collect();
-            self.entry("summary", &lines);
-        }
-        if let Some(embedding) = &view.embedding {
-            let first = embedding.vectors.first().map(Vec::as_slice).unwrap_or_default();
-            let numbers: Vec<String> = first.iter().take(NUMBERS).map(|number| format!("{number:.4}")).collect();
-            let passages = match embedding.vectors.len() {
-                1 => String::new(),
-                count => format!(", {count} passages"),
-            };
-            let (dimensions, model) = (embedding.dimensions, &embedding.model);
-            let vector = format!("{dimensions} numbers: {}, …{passages} ({model})", numbers.join(", "));
-            self.wrapped_entry("vector", &vector);
-        }
-        let near: Vec<String> =
-            neighbours.iter().map(|(title, cosine)| format!("{cosine:.3}  {}", plain(title))).collect();
-        if !near.is_empty() {
-            self.entry("nearest", &near);
-        }
+        self.failures(&mut page, journey);
+        times(&mut page, journey);
+        page.into_text()
     }
 
     /// Where it ended as a dead letter, and why.
-    fn failures(&mut self, journey: &Journey) {
+    fn failures(&self, page: &mut Page, journey: &Journey) {
         if let Some(letter) = &journey.refused {
-            self.failure("record", letter);
+            self.failure(page, "record", letter);
         }
         for &stage in journey.stages() {
             if let Standing::Dead(letter) = journey.standing(stage) {
-                self.failure(name(stage), letter);
+                self.failure(page, name(stage), letter);
             }
         }
     }
 
-    fn failure(&mut self, name: &str, letter: &DeadLetter) {
+    fn failure(&self, page: &mut Page, name: &str, letter: &DeadLetter) {
         let mut sentence = format!("no {name}: {}", letter.reason);
-        if letter.is_of_the_language() && self.report.chat == Some(Chat::Smollm2) {
-            sentence = format!("{sentence}; `{}` uses the larger bilingual model", self.report.advice);
+        if letter.is_of_the_language() && self.chat == Some(Chat::Smollm2) {
+            sentence = format!("{sentence}; `{}` uses the larger bilingual model", self.advice);
         } else {
             sentence = format!("{sentence} (kept in {}.dead)", letter.worker.queue());
         }
-        let label = self.styled(Style::new().yellow(), name);
+        let label = page.styled(Style::new().yellow(), name);
         let lines = wrapped(&sentence);
-        self.entry(&label, &lines);
-    }
-
-    /// The time of each stage, from its task to its result.
-    fn times(&mut self, journey: &Journey) {
-        let took = |stage: &Stage| Some(format!("{} {}", name(*stage), seconds(journey.took(*stage)?)));
-        let times: Vec<String> = journey.stages().iter().filter_map(took).collect();
-        if !times.is_empty() {
-            self.wrapped_entry("took", &times.join(", "));
-        }
-    }
-
-    fn wrapped_entry(&mut self, label: &str, text: &str) {
-        self.entry(label, &wrapped(text));
-    }
-
-    /// A label, and lines beside it.
-    fn entry(&mut self, label: &str, lines: &[String]) {
-        let column = measure_text_width(label).max(LABEL - 1) + 1;
-        let label = if label.contains('\u{1b}') { label.to_owned() } else { self.styled(Style::new().dim(), label) };
-        for (number, line) in lines.iter().enumerate() {
-            let label = if number == 0 { label.as_str() } else { "" };
-            let gap = " ".repeat(column - measure_text_width(label).min(column));
-            self.line(&format!("{label}{gap}{line}"));
-        }
-    }
-
-    fn line(&mut self, line: &str) {
-        let _ = writeln!(self.text, "{}", line.trim_end());
-    }
-
-    fn styled(&self, style: Style, text: &str) -> String {
-        style.force_styling(self.report.coloured).apply_to(text).to_string()
+        page.entry(&label, &lines);
     }
 }
 
-fn wrapped(text: &str) -> Vec<String> {
-    wrapped_after(text, LABEL)
-}
-
-/// In lines that fit beside a label of so many columns. All texts come through here.
-fn wrapped_after(text: &str, column: usize) -> Vec<String> {
-    let text = plain(text);
-    let lines = textwrap::wrap(&text, Options::new(WIDTH - column).word_splitter(WordSplitter::NoHyphenation));
-    lines.into_iter().map(std::borrow::Cow::into_owned).collect()
-}
-
-/// Neighbouring segments of one speaker as one turn: where it begins, who speaks, what is said.
-fn turns(segments: &[TranscriptSegment]) -> Vec<(f64, Option<&str>, String)> {
-    let mut turns: Vec<(f64, Option<&str>, String)> = Vec::new();
-    for segment in segments {
-        let (speaker, text) = (segment.speaker.as_deref(), segment.text.trim());
-        match turns.last_mut() {
-            Some((_, last, said)) if *last == speaker => *said = joined(said, text),
-            _ => turns.push((segment.start, speaker, text.to_owned())),
-        }
+/// The notes that mean the most similar.
+fn nearest(page: &mut Page, neighbours: &[(&str, f32)]) {
+    let near: Vec<String> = neighbours.iter().map(|(title, cosine)| format!("{cosine:.3}  {}", plain(title))).collect();
+    if !near.is_empty() {
+        page.entry("nearest", &near);
     }
-    turns
 }
 
-/// With a space between, unless one of them is in a script that has none: its letters are two columns wide.
-fn joined(said: &str, next: &str) -> String {
-    let is_wide =
-        |letter: Option<char>| letter.is_some_and(|letter| measure_text_width(letter.encode_utf8(&mut [0; 4])) > 1);
-    let space = if is_wide(said.chars().last()) || is_wide(next.chars().next()) { "" } else { " " };
-    format!("{said}{space}{next}")
-}
-
-/// `1:05`
-fn clock(at: f64) -> String {
-    let whole = duration(at).as_secs();
-    format!("{}:{:02}", whole / 60, whole % 60)
-}
-
-/// What others say need not be a number of seconds.
-fn duration(seconds: f64) -> Duration {
-    Duration::try_from_secs_f64(seconds).unwrap_or_default()
+/// The time of each stage, from its task to its result.
+fn times(page: &mut Page, journey: &Journey) {
+    let took = |stage: &Stage| Some(format!("{} {}", name(*stage), seconds(journey.took(*stage)?)));
+    let times: Vec<String> = journey.stages().iter().filter_map(took).collect();
+    if !times.is_empty() {
+        page.wrapped_entry("took", &times.join(", "));
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use jiff::fmt::serde::unsigned_duration::friendly::compact::required as duration
 use jm_mq_core::OptionsError;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
+use url::Url;
 
 #[cfg(feature = "embedded")]
 use crate::embedded;
@@ -186,7 +187,17 @@ impl EngineOptions {
         check_range("parallelism", self.parallelism, 1..=MAX_PARALLELISM)
     }
 
-    pub(crate) fn proxy(&self) -> Option<&str> {
+    /// Where the API is, as requests go there: `base_url` with its path complete.
+    ///
+    /// # Errors
+    ///
+    /// When it is no such address.
+    pub fn address(&self) -> Result<Url, OptionsError> {
+        base_url::parse(&self.base_url)
+    }
+
+    /// The proxy that requests go through, if there is one.
+    pub fn proxy(&self) -> Option<&str> {
         self.proxy.as_deref().filter(|proxy| !proxy.is_empty())
     }
 

@@ -1,14 +1,17 @@
 //! The broker we talk to: where it is, who we are, and how a connection comes about.
 
 mod connection;
+mod greeting;
 mod options;
 pub(crate) mod sanitizer;
+mod single;
 mod stream;
 mod tls;
 mod transport;
 
 pub(crate) use connection::{ConnectionPool, PooledConnection, Role};
 pub use options::{BrokerOptions, HostOptions, Port, TlsOptions};
+pub use single::Connection;
 
 use std::sync::Arc;
 

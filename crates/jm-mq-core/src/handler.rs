@@ -2,8 +2,11 @@
 
 use std::{error::Error as StdError, fmt, time::Duration};
 
+use lapin::types::AMQPValue;
+
 use crate::{
     context::Context,
+    dead_letters,
     message::{Message, Outgoing},
 };
 
@@ -91,7 +94,8 @@ impl Answers {
         self.0
     }
 
-    /// Gives every answer the task's correlation id and the next step of its trace, where it has none of its own.
+    /// Gives every answer the task's correlation id and the next step of its trace, where it has none of its own, and
+    /// adds the word that the task is done for whoever put it back and waits.
     pub(crate) fn in_context(mut self, context: &Context) -> Self {
         for Outgoing { message, .. } in &mut self.0 {
             if let (false, Some(id)) = (message.has_correlation_id(), context.correlation_id()) {
@@ -101,8 +105,23 @@ impl Answers {
                 *message = message.clone().trace(trace.child());
             }
         }
-        self
+        match outcome(context) {
+            Some(outcome) => self.and(outcome),
+            None => self,
+        }
     }
+}
+
+/// See [`dead_letters::OUTCOME_TO`]. What does not fit into AMQP's names is nobody's wish.
+fn outcome(context: &Context) -> Option<Outgoing> {
+    let text = |name: &str| match context.envelope().header(name)? {
+        AMQPValue::LongString(text) => std::str::from_utf8(text.as_bytes()).ok().filter(|text| text.len() <= 255),
+        _ => None,
+    };
+    let queue = text(dead_letters::OUTCOME_TO)?;
+    let message = Message::new(dead_letters::OUTCOME_TYPE, "").transient();
+    let message = message.correlation_id(text(dead_letters::REPLAY).unwrap_or_default());
+    Some(Outgoing { required: false, ..Outgoing::to_queue(queue, message) })
 }
 
 impl From<()> for Answers {
@@ -263,6 +282,25 @@ mod tests {
         let reply = &answers.messages()[0];
         assert_eq!((reply.exchange(), reply.routing_key(), reply.required), ("", "who", false));
         assert_eq!(reply.message().properties().correlation_id().as_ref().unwrap().as_str(), "m-1");
+    }
+
+    #[test]
+    fn whoever_put_a_message_back_is_told_when_it_is_done() {
+        let told = |queue: &str| {
+            let mut headers = FieldTable::default();
+            headers.insert(dead_letters::OUTCOME_TO.into(), AMQPValue::LongString(queue.into()));
+            headers.insert(dead_letters::REPLAY.into(), AMQPValue::LongString("run/1".into()));
+            let properties = BasicProperties::default().with_correlation_id("record".into()).with_headers(headers);
+            Answers::none().in_context(&Context::detached("q").with_properties(properties))
+        };
+        let answers = told("who");
+        let [outcome] = answers.messages() else { panic!("{answers:?}") };
+        assert_eq!((outcome.exchange(), outcome.routing_key(), outcome.required), ("", "who", false));
+        let properties = outcome.message().properties();
+        assert_eq!(properties.correlation_id().as_ref().unwrap().as_str(), "run/1");
+        assert_eq!(properties.kind().as_ref().unwrap().as_str(), "jm.done");
+        assert!(told(&"q".repeat(256)).messages().is_empty(), "a name that AMQP cannot carry is no failure");
+        assert!(Answers::none().in_context(&Context::detached("q")).messages().is_empty());
     }
 
     #[test]

@@ -74,6 +74,7 @@ mod body;
 mod broker;
 mod consumer;
 mod context;
+pub mod dead_letters;
 mod envelope;
 mod error;
 #[cfg(any(test, fuzzing))]
@@ -92,7 +93,7 @@ mod topology;
 mod trace;
 
 pub use backoff::Backoff;
-pub use broker::{Broker, BrokerOptions, HostOptions, Port, TlsOptions};
+pub use broker::{Broker, BrokerOptions, Connection, HostOptions, Port, TlsOptions};
 pub use consumer::{Consumer, ConsumerState, DrainReport, RunningConsumer};
 pub use context::Context;
 pub use envelope::Envelope;

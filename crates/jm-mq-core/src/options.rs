@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::fmt::serde::unsigned_duration::friendly::compact::required as duration;
 use serde::{Deserialize, Serialize};
 
-use crate::{backoff::Backoff, error::OptionsError};
+use crate::{backoff::Backoff, error::OptionsError, settlement::TimeBudget};
 
 /// A consumer's options. The first seven are the specification's, with the values of its example as defaults.
 ///
@@ -121,6 +121,12 @@ const MAX_CONCURRENCY: usize = 1000;
 const MAX_BODY_BYTES: usize = 512 * 1024 * 1024;
 
 impl ConsumerOptions {
+    /// What an operator should know: that these options allow deliveries to be handed back for lack of time, since the
+    /// broker's [`consumer_timeout`](Self::consumer_timeout) is too short for them. `None` if all fits.
+    pub fn time_warning(&self) -> Option<String> {
+        TimeBudget::warning(self)
+    }
+
     /// Checks every option against its range.
     ///
     /// # Errors

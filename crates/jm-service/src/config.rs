@@ -14,6 +14,7 @@ mod printed;
 mod problem;
 mod sections;
 mod settings;
+mod tool;
 
 use std::{
     ffi::OsString,
@@ -24,6 +25,7 @@ pub use problem::Problem;
 pub use sections::Sections;
 pub(crate) use settings::Common;
 pub use settings::{HttpOptions, LogFormat, LogOptions, NoSettings, SentryOptions, Settings};
+pub use tool::{WorkerOptions, of_tool, of_worker};
 
 use self::layer::Layer;
 use crate::worker::Worker;

@@ -1,6 +1,7 @@
 //! Pooled connections: created one at a time, within a deadline, watched for alarms.
 
 use std::{
+    collections::BTreeMap,
     fmt,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -22,6 +23,8 @@ pub(crate) type PooledConnection = deadpool_lapin::Connection;
 pub(crate) enum Role {
     Publisher,
     Consumer,
+    /// A tool's, see [`super::Connection`].
+    Operator,
 }
 
 impl Role {
@@ -29,6 +32,7 @@ impl Role {
         match self {
             Self::Publisher => "publisher",
             Self::Consumer => "consumer",
+            Self::Operator => "operator",
         }
     }
 }
@@ -115,6 +119,11 @@ impl ConnectionPool {
     /// Why the broker blocks publishers, if it does.
     pub(crate) fn alarm(&self) -> Option<String> {
         self.alarm.reasons().last().cloned()
+    }
+
+    /// What the server said of itself when the connection began: its properties that are texts, by name.
+    pub(crate) fn server_properties(&self) -> BTreeMap<String, String> {
+        self.transport.greeting().0
     }
 
     /// Closes idle connections politely and then ends whatever is still open.

@@ -85,7 +85,7 @@ impl<'a> Cursor<'a> {
         Some(())
     }
 
-    /// `basic.deliver` and `basic.return` carry names that producers choose.
+    /// `basic.deliver`, `basic.get-ok` and `basic.return` carry names that producers choose.
     fn method(&mut self) -> Option<()> {
         const BASIC: u16 = 60;
         match (self.u16()?, self.u16()?) {
@@ -93,6 +93,7 @@ impl<'a> Cursor<'a> {
                 self.short_string()?; // consumer tag
                 self.take(8 + 1)?; // delivery tag, redelivered
             }
+            (BASIC, 71) => drop(self.take(8 + 1)?), // delivery tag, redelivered
             (BASIC, 50) => {
                 self.take(2)?; // reply code
                 self.short_string()?; // reply text
@@ -259,6 +260,12 @@ mod tests {
         deliver.extend([1, 0x80, 2, 0xC3, 0x28]);
         let clean = cleaned(frame(METHOD, &deliver));
         assert_eq!(&clean[clean.len() - 6..clean.len() - 1], &[1, b'?', 2, b'?', 0x28]);
+
+        let mut got = vec![0, 60, 0, 71];
+        got.extend([0; 9]);
+        got.extend([1, 0x80, 2, 0xC3, 0x28, 0, 0, 0, 7]);
+        let clean = cleaned(frame(METHOD, &got));
+        assert_eq!(&clean[clean.len() - 10..clean.len() - 5], &[1, b'?', 2, b'?', 0x28]);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
@@ -15,7 +15,7 @@ use futures_util::task::AtomicWaker;
 use tokio::net::TcpStream;
 use tokio_util::compat::Compat;
 
-use super::sanitizer::Sanitizer;
+use super::{greeting::Greeting, sanitizer::Sanitizer};
 
 /// The off switch of a stream.
 #[derive(Default)]
@@ -67,6 +67,8 @@ pub(super) struct BrokerStream {
     held: Vec<u8>,
     /// Clean bytes for which the reader had no room yet.
     clean: Vec<u8>,
+    /// What the first frame says, for whoever asks.
+    greeting: Arc<OnceLock<Greeting>>,
 }
 
 pub(super) enum Inner {
@@ -78,8 +80,8 @@ trait Duplex: AsyncRead + AsyncWrite + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Unpin> Duplex for S {}
 
 impl BrokerStream {
-    pub(super) fn new(inner: Inner, switch: Arc<Switch>) -> Self {
-        Self { inner, switch, sanitizer: Sanitizer::default(), held: Vec::new(), clean: Vec::new() }
+    pub(super) fn new(inner: Inner, switch: Arc<Switch>, greeting: Arc<OnceLock<Greeting>>) -> Self {
+        Self { inner, switch, sanitizer: Sanitizer::default(), held: Vec::new(), clean: Vec::new(), greeting }
     }
 
     fn parts(self: Pin<&mut Self>) -> (Pin<&mut dyn Duplex>, &Switch) {
@@ -120,12 +122,16 @@ impl AsyncRead for BrokerStream {
                 let clean = this.sanitizer.clean(&mut buf[..count]);
                 this.held.extend_from_slice(&buf[clean..count]);
                 if clean > 0 {
+                    this.greeting.get_or_init(|| Greeting::read(&buf[..clean]));
                     return Poll::Ready(Ok(clean));
                 }
             } else {
                 this.held.extend_from_slice(&buf[..count]);
                 let clean = this.sanitizer.clean(&mut this.held);
                 this.clean.extend(this.held.drain(..clean));
+                if clean > 0 {
+                    this.greeting.get_or_init(|| Greeting::read(&this.clean));
+                }
             }
         }
     }

@@ -12,7 +12,7 @@ use std::{
     net::SocketAddr,
     os::fd::{AsFd, AsRawFd},
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -32,6 +32,7 @@ use tokio_util::compat::TokioAsyncReadCompatExt;
 
 use super::{
     Broker,
+    greeting::Greeting,
     stream::{BrokerStream, Inner, Switch, ended},
 };
 use crate::error::ConnectError;
@@ -54,6 +55,8 @@ struct Dialer {
     /// Numbers the attempts to connect. What an abandoned attempt still dials is closed at once.
     attempt: AtomicU64,
     abandoned: AtomicU64,
+    /// Of the stream dialled last.
+    greeting: Mutex<Arc<OnceLock<Greeting>>>,
 }
 
 impl Transport {
@@ -67,6 +70,7 @@ impl Transport {
             last_error: Mutex::default(),
             attempt: AtomicU64::new(0),
             abandoned: AtomicU64::new(0),
+            greeting: Mutex::default(),
         };
         Self { kit: Tokio::default().with_handle(broker.io_handle()), dialer: Arc::new(dialer) }
     }
@@ -81,6 +85,11 @@ impl Transport {
     /// Why the dial of the present attempt failed, if it did.
     pub(super) fn take_dial_error(&self) -> Option<ConnectError> {
         lock(&self.dialer.last_error).take()
+    }
+
+    /// What the server said of itself when the last connection began.
+    pub(super) fn greeting(&self) -> Greeting {
+        lock(&self.dialer.greeting).get().cloned().unwrap_or_default()
     }
 
     /// Ends every stream, and with it lapin's thread; for connections that did not close in time.
@@ -186,7 +195,9 @@ impl Dialer {
         if attempt <= self.abandoned.load(Ordering::SeqCst) {
             return Err(ended());
         }
-        Ok(BrokerStream::new(inner, switch))
+        let greeting = Arc::<OnceLock<_>>::default();
+        *lock(&self.greeting) = Arc::clone(&greeting);
+        Ok(BrokerStream::new(inner, switch, greeting))
     }
 
     fn end_streams(&self, which: impl Fn(&Switch) -> bool) {

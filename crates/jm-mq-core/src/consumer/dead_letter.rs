@@ -5,32 +5,15 @@ use std::time::SystemTime;
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 
 use crate::{
+    dead_letters::{
+        ATTEMPTS, ERROR_KIND, EXCEPTION_MESSAGE, FAILED_AT, FIRST_FAILED_AT, HEADERS_DROPPED, ORIGINAL_EXCHANGE,
+        ORIGINAL_QUEUE, ORIGINAL_ROUTING_KEY, WORKER,
+    },
     envelope::Work,
     headers::{MAX_HEADER_BYTES, encoded_size, value_size},
     message::{Message, Outgoing, PERSISTENT},
     settlement::Failure,
 };
-
-/// The last error's text.
-pub(crate) const EXCEPTION_MESSAGE: &str = "x-exception-message";
-/// Where the message was published first.
-pub(crate) const ORIGINAL_EXCHANGE: &str = "x-original-exchange";
-/// The key it was published with.
-pub(crate) const ORIGINAL_ROUTING_KEY: &str = "x-original-routingKey";
-/// The kind of failure.
-pub(crate) const ERROR_KIND: &str = "jm-error-kind";
-/// Runs of the handler.
-pub(crate) const ATTEMPTS: &str = "jm-attempts";
-/// When the first run failed; RFC 3339, UTC.
-pub(crate) const FIRST_FAILED_AT: &str = "jm-first-failed-at";
-/// When it was given up; RFC 3339, UTC.
-pub(crate) const FAILED_AT: &str = "jm-failed-at";
-/// The process that gave it up.
-pub(crate) const WORKER: &str = "jm-worker";
-/// The queue it was consumed from.
-pub(crate) const ORIGINAL_QUEUE: &str = "jm-original-queue";
-/// How many of the original headers had to go to make room.
-pub(crate) const HEADERS_DROPPED: &str = "jm-headers-dropped";
 
 /// Error texts can be whole documents; a table in the operator's command has one line.
 const MAX_TEXT_BYTES: usize = 2048;

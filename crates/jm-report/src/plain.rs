@@ -1,7 +1,7 @@
 //! Texts of models and of strangers, as a terminal can show them.
 
 /// In one line, and without what a terminal would take for commands, or would change the order of other letters.
-pub(crate) fn plain(text: &str) -> String {
+pub fn plain(text: &str) -> String {
     let letters = text.chars().filter(|letter| !turns_others(*letter));
     let letters: String = letters.map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
     letters.split_whitespace().collect::<Vec<_>>().join(" ")

@@ -1,0 +1,55 @@
+//! One line of the doctor's.
+
+use serde::Serialize;
+
+/// What was checked, how it is, and what to do about it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Check {
+    /// `broker`, `version`, `engine` …
+    pub(super) check: &'static str,
+    pub(super) state: State,
+    pub(super) text: String,
+    pub(super) remedy: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum State {
+    /// As it should be.
+    Ok,
+    /// It works, and will not always.
+    Warn,
+    /// It does not work.
+    Fail,
+    /// Nobody tells, or it is not configured here.
+    Unknown,
+}
+
+impl State {
+    pub(super) fn word(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warn => "warn",
+            Self::Fail => "fail",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+impl Check {
+    pub(super) fn ok(check: &'static str, text: impl Into<String>) -> Self {
+        Self { check, state: State::Ok, text: text.into(), remedy: None }
+    }
+
+    pub(super) fn warn(check: &'static str, text: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { check, state: State::Warn, text: text.into(), remedy: Some(remedy.into()) }
+    }
+
+    pub(super) fn fail(check: &'static str, text: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { check, state: State::Fail, text: text.into(), remedy: Some(remedy.into()) }
+    }
+
+    pub(super) fn unknown(check: &'static str, text: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { check, state: State::Unknown, text: text.into(), remedy: Some(remedy.into()) }
+    }
+}

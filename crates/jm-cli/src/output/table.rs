@@ -1,0 +1,81 @@
+//! Tables that fit 80 columns: no frames, cells wrapped where they have to be.
+
+use std::fmt;
+
+use comfy_table::{Attribute, CellAlignment, Color, ContentArrangement, TableStyle};
+
+use super::WIDTH;
+
+/// How a column is set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Align {
+    Left,
+    Right,
+}
+
+/// A table. Print it by [`super::Output::line`], which leaves its colours out where nobody would see them.
+#[derive(Debug)]
+pub(crate) struct Table(comfy_table::Table);
+
+/// One cell: its text, and how it looks on a terminal.
+#[derive(Clone, Debug)]
+pub(crate) struct Cell(comfy_table::Cell);
+
+impl Table {
+    /// The columns' headings.
+    pub(crate) fn new(columns: &[(&str, Align)]) -> Self {
+        let mut table = comfy_table::Table::new();
+        table.load_style(TableStyle::new());
+        table.set_content_arrangement(ContentArrangement::Dynamic).enforce_styling();
+        table.set_width(u16::try_from(WIDTH).unwrap_or(u16::MAX));
+        table.set_header(
+            columns.iter().map(|(heading, _)| comfy_table::Cell::new(heading).add_attribute(Attribute::Bold)),
+        );
+        for (column, (_, align)) in table.column_iter_mut().zip(columns) {
+            // Two blanks between columns, none before the first and behind the last.
+            column.set_padding((0, 2));
+            column.set_cell_alignment(match align {
+                Align::Left => CellAlignment::Left,
+                Align::Right => CellAlignment::Right,
+            });
+        }
+        Self(table)
+    }
+
+    pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
+        self.0.add_row(cells.into_iter().map(|cell| cell.0));
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl Cell {
+    pub(crate) fn new(text: impl fmt::Display) -> Self {
+        Self(comfy_table::Cell::new(text.to_string()))
+    }
+
+    pub(crate) fn good(text: impl fmt::Display) -> Self {
+        Self(comfy_table::Cell::new(text.to_string()).fg(Color::Green))
+    }
+
+    pub(crate) fn notice(text: impl fmt::Display) -> Self {
+        Self(comfy_table::Cell::new(text.to_string()).fg(Color::Yellow))
+    }
+
+    pub(crate) fn bad(text: impl fmt::Display) -> Self {
+        Self(comfy_table::Cell::new(text.to_string()).fg(Color::Red).add_attribute(Attribute::Bold))
+    }
+
+    /// What is not known, or not there.
+    pub(crate) fn none() -> Self {
+        Self(comfy_table::Cell::new("-").add_attribute(Attribute::Dim))
+    }
+}
+
+impl fmt::Display for Table {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.trim_fmt())
+    }
+}

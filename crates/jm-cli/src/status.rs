@@ -1,0 +1,196 @@
+//! `jm status`: what waits in the queues, who takes from them, and what failed.
+
+mod oldest;
+mod queue;
+
+use std::{io::IsTerminal as _, time::Duration};
+
+use clap::Args;
+use jiff::Timestamp;
+use serde::Serialize;
+
+use self::queue::{Looks, QueueStatus};
+use crate::{
+    exit::Code,
+    failure::Failure,
+    management::Management,
+    operator::Operator,
+    output::{Align, FAINT, Output, Table, styled},
+};
+
+/// What waits in the queues, who takes from them, and what failed
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Columns:
+  ready      messages that wait for a worker
+  unacked    messages that workers have in hand
+  in/s       messages published, a second
+  out/s      messages acked, a second
+  dead       messages in the queue's dead-letter queue
+  oldest     how long ago the first of these failed
+
+AMQP tells ready, consumers, dead and oldest; the others need the management
+API (--management, or management.url). The oldest dead letter is taken out
+unsettled and put back to its place, which marks it as redelivered and changes
+nothing else. Quorum queues count such looks against their delivery limit: in
+them it is left alone.
+
+Examples:
+  jm status
+  jm status jm.asr jm.llm
+  jm status --watch=5
+  jm status --json | jq '.queues[] | select(.dead_letters > 0)'")]
+pub(crate) struct Arguments {
+    /// Only these queues, by their names or their workers'
+    #[arg(value_name = "QUEUE")]
+    queues: Vec<String>,
+    /// Again every so many seconds, in place [2]
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "2",
+        value_parser = clap::value_parser!(u64).range(1..=3600))]
+    watch: Option<u64>,
+}
+
+/// The whole answer. The keys are for programs: they stay.
+#[derive(Debug, Serialize)]
+struct Status {
+    vhost: String,
+    queues: Vec<QueueStatus>,
+    /// What is not known, and why.
+    notes: Vec<String>,
+}
+
+pub(crate) async fn run(arguments: &Arguments, operator: &Operator<'_>) -> Result<Code, Failure> {
+    // Names are looked up before anything is dialled.
+    operator.configuration.workers_of(&arguments.queues)?;
+    let management = Management::new(&operator.configuration.management, &operator.configuration.rabbitmq)?;
+    match arguments.watch {
+        None => {
+            let status = look(arguments, operator, management.as_ref(), &mut Looks::default()).await?;
+            if operator.output.is_json() {
+                operator.output.json(&status)?;
+            } else {
+                operator.output.line(shown(&status));
+            }
+            Ok(Code::Ok)
+        }
+        Some(seconds) => watch(arguments, operator, management.as_ref(), Duration::from_secs(seconds)).await,
+    }
+}
+
+/// Until Ctrl-C, which is this command's usual end. A broker that goes away is told of, and waited for.
+async fn watch(
+    arguments: &Arguments,
+    operator: &Operator<'_>,
+    management: Option<&Management>,
+    every: Duration,
+) -> Result<Code, Failure> {
+    let mut screen = Screen::new(operator.output);
+    let mut looks = Looks::default();
+    let mut ticks = tokio::time::interval(every);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let _attention = operator.interrupt.attend();
+    loop {
+        let looking = async {
+            ticks.tick().await;
+            look(arguments, operator, management, &mut looks).await
+        };
+        let status = tokio::select! {
+            status = looking => status,
+            _ = operator.interrupt.requested() => return Ok(Code::Ok),
+        };
+        if operator.output.is_json() {
+            // One answer a line.
+            operator.output.json_line(&match status {
+                Ok(status) => serde_json::to_value(status).map_err(std::io::Error::from)?,
+                Err(failure) => serde_json::json!({ "error": failure.to_string() }),
+            })?;
+        } else {
+            let text = status.map_or_else(|failure| failure.to_string(), |status| shown(&status));
+            let time = Timestamp::now().strftime("%Y-%m-%d %H:%M:%S UTC");
+            screen.show(&format!("{}\n\n{text}", styled(FAINT, format_args!("{time}, every {} s", every.as_secs()))));
+        }
+    }
+}
+
+async fn look(
+    arguments: &Arguments,
+    operator: &Operator<'_>,
+    management: Option<&Management>,
+    looks: &mut Looks,
+) -> Result<Status, Failure> {
+    let connection = operator.connect("status").await?;
+    let mut notes = Vec::new();
+    let mut queues = Vec::new();
+    for worker in operator.configuration.workers_of(&arguments.queues)? {
+        queues.push(QueueStatus::look(worker, &connection, management, looks, &mut notes).await?);
+    }
+    connection.close().await;
+    if management.is_none() {
+        notes.push(
+            "unacked, in/s and out/s: AMQP does not tell; the management API does (--management http://host:15672)"
+                .to_owned(),
+        );
+    }
+    notes.dedup();
+    Ok(Status { vhost: operator.configuration.rabbitmq.vhost.clone(), queues, notes })
+}
+
+/// For people.
+fn shown(status: &Status) -> String {
+    let columns = [
+        ("queue", Align::Left),
+        ("ready", Align::Right),
+        ("unacked", Align::Right),
+        ("consumers", Align::Right),
+        ("in/s", Align::Right),
+        ("out/s", Align::Right),
+        ("dead", Align::Right),
+        ("oldest", Align::Right),
+    ];
+    let mut table = Table::new(&columns);
+    let now = Timestamp::now();
+    for queue in &status.queues {
+        table.row(queue.cells(now));
+    }
+    let mut text = table.to_string();
+    for note in &status.notes {
+        text.push('\n');
+        text.push_str(&crate::output::wrapped(note, ""));
+    }
+    text
+}
+
+/// What is refreshed in place, where that is a terminal; elsewhere one text follows the other.
+struct Screen {
+    output: Output,
+    is_terminal: bool,
+    is_first: bool,
+}
+
+impl Screen {
+    fn new(output: Output) -> Self {
+        Self { output, is_terminal: std::io::stdout().is_terminal(), is_first: true }
+    }
+
+    fn show(&mut self, text: &str) {
+        if self.is_terminal {
+            // Once the whole screen is cleared; then each line is written over the former one, and what is left of it
+            // and below it is cleared, so that nothing flickers.
+            const CLEAR: &str = "\x1b[2J\x1b[H";
+            const HOME: &str = "\x1b[H";
+            const REST_OF_LINE: &str = "\x1b[K\n";
+            const REST_OF_SCREEN: &str = "\x1b[J";
+            let start = if self.is_first { CLEAR } else { HOME };
+            self.output.control(start);
+            for line in text.lines() {
+                self.output.raw(line);
+                self.output.control(REST_OF_LINE);
+            }
+            self.output.control(REST_OF_SCREEN);
+        } else {
+            let blank = if self.is_first { "" } else { "\n" };
+            self.output.line(format_args!("{blank}{text}"));
+        }
+        self.is_first = false;
+    }
+}

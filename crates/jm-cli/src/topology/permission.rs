@@ -1,0 +1,137 @@
+//! What a worker's own user may do, found out by asking for it in a way that cannot succeed.
+//!
+//! The broker checks permissions first. So a publish with an impossible expiration, or a consumer with an impossible
+//! priority, is refused with 403 if the permission is missing and with 406 if it is there, and nothing has happened.
+
+use jm_mq_core::{BasicProperties, Broker, Connection};
+use lapin::{
+    options::{BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions},
+    types::{AMQPValue, FieldTable},
+};
+use secrecy::ExposeSecret as _;
+
+use super::{
+    exchange,
+    finding::{Finding, State},
+    inspection::{Inspection, is_operators},
+    mend::quoted,
+    queue,
+};
+use crate::{
+    amqp::{self, ACCESS_REFUSED, Count, Refusal},
+    configuration::ConfiguredWorker,
+    failure::Failure,
+};
+
+const OBJECT: &str = "permission";
+
+pub(super) async fn inspect(inspection: &Inspection<'_>, worker: &ConfiguredWorker) -> Result<Finding, Failure> {
+    let user = &worker.rabbitmq;
+    let own = &inspection.operator.configuration.rabbitmq;
+    let is_same = user.name == own.name && user.password.expose_secret() == own.password.expose_secret();
+    let name = format!("{} ({})", user.name, worker.worker.name);
+    if is_same {
+        return lacking(inspection, worker, name).await;
+    }
+    // The worker's user, at the broker that is looked at.
+    let mut options = own.clone();
+    options.name.clone_from(&user.name);
+    options.password.clone_from(&user.password);
+    match Connection::open(&Broker::new(options)?, "topology").await {
+        Err(error) => Ok(Finding::new(OBJECT, name, State::Unknown, error.to_string())),
+        Ok(connection) => {
+            let of_worker = Inspection { connection: &connection, ..*inspection };
+            let finding = lacking(&of_worker, worker, name).await;
+            connection.close().await;
+            finding
+        }
+    }
+}
+
+async fn lacking(inspection: &Inspection<'_>, worker: &ConfiguredWorker, name: String) -> Result<Finding, Failure> {
+    let connection = inspection.connection;
+    let mut lacking = Vec::new();
+    let mut note = |right: &'static str, of: String, refused: bool| {
+        if refused {
+            lacking.push(format!("{right} {of}"));
+        }
+    };
+    let is_refused = |answer: &Result<(), Refusal>| matches!(answer, Err(refusal) if refusal.code == ACCESS_REFUSED);
+    let (queue, topology) = (worker.queue(), &worker.topology);
+    note("read from", queue.to_owned(), is_refused(&ask_to_read(connection, queue).await?));
+    if !is_operators(worker) {
+        // What is not there would be created by asking.
+        let mut queues = vec![queue.to_owned()];
+        queues.extend(worker.keeps_dead_letters().then(|| worker.dead_letter_queue()));
+        for queue in queues {
+            if matches!(amqp::count(connection, &queue).await?, Count::Of { .. }) {
+                note("configure", queue.clone(), is_refused(&queue::declare(inspection, &queue).await?));
+            }
+        }
+        let (exchange, kind) = (&topology.exchange, topology.exchange_kind);
+        if !exchange.is_empty() && exchange::declare(inspection, exchange, kind, true).await?.is_ok() {
+            let declared = exchange::declare(inspection, exchange, kind, false).await?;
+            note("configure exchange", exchange.clone(), is_refused(&declared));
+        }
+    }
+    // Dead letters go through the default exchange, answers through the others.
+    let dead_letters = worker.keeps_dead_letters().then_some("");
+    for exchange in worker.worker.answers_to.iter().copied().chain(dead_letters) {
+        let Some(asked) = ask_to_write(connection, exchange).await? else {
+            let text = "the broker blocks publishers, so it cannot be asked; `jm doctor` tells why";
+            return Ok(Finding::new(OBJECT, name, State::Unknown, text));
+        };
+        let shown = if exchange.is_empty() { "amq.default" } else { exchange };
+        note("write to exchange", shown.to_owned(), is_refused(&asked));
+    }
+    Ok(if lacking.is_empty() {
+        Finding::new(OBJECT, name, State::Ok, "configure, write and read as needed")
+    } else {
+        let mend = format!(
+            "rabbitmqctl set_permissions --vhost {} {} '^jm\\.' '^(jm\\.|amq\\.default$)' '^jm\\.'",
+            quoted(inspection.vhost()),
+            quoted(&worker.rabbitmq.name)
+        );
+        Finding::new(OBJECT, name, State::Differs, format!("may not {}", lacking.join(", "))).mended_by(mend)
+    })
+}
+
+/// A consumer whose priority is a word.
+async fn ask_to_read(connection: &Connection, queue: &str) -> Result<Result<(), Refusal>, Failure> {
+    let name = amqp::short(queue)?;
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-priority".into(), AMQPValue::LongString("none: jm asks for permission".into()));
+    amqp::ask(connection, "asking for the permission to read", async |channel| {
+        // Should a broker take it all the same, it gives out one message, which is back when the channel closes.
+        channel.basic_qos(1, BasicQosOptions::default()).await?;
+        channel.basic_consume(name, "".into(), BasicConsumeOptions::default(), arguments).await.map(drop)
+    })
+    .await
+}
+
+/// A message that expires after a word, by a user that nobody is. `None` if the broker blocks publishers, and so does not
+/// read what it is asked.
+pub(crate) async fn ask_to_write(
+    connection: &Connection,
+    exchange: &str,
+) -> Result<Option<Result<(), Refusal>>, Failure> {
+    /// The broker says that it blocks at once, or never.
+    const LOOK: std::time::Duration = std::time::Duration::from_millis(20);
+    let name = amqp::short(exchange)?;
+    let properties =
+        BasicProperties::default().with_expiration("never".into()).with_user_id("jm asks for permission".into());
+    let asking = amqp::ask(connection, "asking for the permission to write", async |channel| {
+        channel.confirm_select(ConfirmSelectOptions::default()).await?;
+        let options = BasicPublishOptions::default();
+        channel.basic_publish(name, "jm-asks-for-permission".into(), options, b"", properties).await?.await.map(drop)
+    });
+    let blocked = async {
+        while connection.blocked().is_none() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::select! {
+        asked = asking => asked.map(Some),
+        () = blocked => Ok(None),
+    }
+}
