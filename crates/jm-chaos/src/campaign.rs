@@ -1,0 +1,137 @@
+//! The course of a campaign: a broker, the processes, the faults, the healing, the drain.
+
+mod ground;
+mod injector;
+mod keeper;
+mod options;
+mod watch;
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use tokio::time::Instant;
+
+pub use self::options::Options;
+use self::{
+    ground::Ground,
+    keeper::{Keeper, Scene},
+    watch::Watch,
+};
+use crate::{
+    cast::{self, CAST},
+    history::{Log, Role, What},
+    message::{self, Id, Queue},
+    plan::Plan,
+};
+
+/// What emptying all queues may take once all faults are over.
+const EMPTY_LIMIT: Duration = Duration::from_secs(90);
+/// What the processes' start may take, on a machine with other things to do.
+const READY_LIMIT: Duration = Duration::from_secs(60);
+
+/// Runs a campaign, and leaves its history in `folder`.
+pub async fn run(options: &Options, plan: &Plan, folder: &Path) -> Result<()> {
+    let log = Arc::new(Log::buffered(&folder.join("campaign.history")).context("could not write the history")?);
+    options.say(format_args!("starting {} broker node(s)", plan.brokers));
+    let ground = Arc::new(Ground::prepare(plan.brokers).await?);
+    let scene = Scene::set(options, plan.seed, &ground, folder, Arc::clone(&log))?;
+    let mut keepers = Vec::with_capacity(CAST.len());
+    for slot in 0..u8::try_from(CAST.len())? {
+        keepers.push(Arc::new(Keeper::start(&scene, slot).await?));
+    }
+    let keepers: Arc<[Arc<Keeper>]> = keepers.into();
+    ground.wait_for_consumers(READY_LIMIT).await?;
+    options.say(format_args!("publishing for {} s, with {} faults", plan.seconds, plan.faults.len()));
+
+    let watch = Watch::start(Arc::clone(&ground), Arc::clone(&keepers), Arc::clone(&log), options.progress(plan));
+    let began = Instant::now();
+    injector::inject(plan, &ground, &keepers, &log, began).await?;
+    tokio::time::sleep_until(began + Duration::from_secs(plan.seconds)).await;
+
+    options.say(format_args!("faults are over; emptying the queues"));
+    finish(&keepers, Role::Publisher).await;
+    log.add(What::Quiet {});
+    settle(&ground, &log, options).await;
+    watch.stop().await;
+    options.say(format_args!("draining the workers"));
+    finish(&keepers, Role::Worker).await;
+    drop(keepers);
+    look_at_what_is_left(&ground, &log, plan.seed).await?;
+    scene.flush().context("could not write the history")?;
+    log.flush().context("could not write the history")?;
+    Ok(())
+}
+
+async fn finish(keepers: &[Arc<Keeper>], role: Role) {
+    let ends = cast::slots(role).map(|slot| keepers[usize::from(slot)].finish());
+    futures_util::future::join_all(ends).await;
+}
+
+/// Waits until every queue is empty and has a consumer, and records what each came to.
+async fn settle(ground: &Ground, log: &Log, options: &Options) {
+    let deadline = Instant::now() + EMPTY_LIMIT;
+    let mut left: BTreeMap<Queue, _> = Queue::ALL.into_iter().map(|queue| (queue, None)).collect();
+    loop {
+        for (&queue, last) in &mut left {
+            *last = ground.counts(queue.name()).await.ok();
+        }
+        let done = left.values().all(|counts| counts.is_some_and(|counts| counts.is_empty() && counts.consumers > 0));
+        if done || Instant::now() > deadline {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    for (queue, counts) in left {
+        match counts {
+            Some(counts) => log.add(What::Settled {
+                queue,
+                ready: counts.ready,
+                unacked: counts.unacked,
+                consumers: counts.consumers,
+            }),
+            None => options.say(format_args!("{} cannot be counted", queue.name())),
+        }
+    }
+}
+
+/// Counts what is unacked, and takes the dead letters and what still waits.
+async fn look_at_what_is_left(ground: &Ground, log: &Log, seed: u64) -> Result<()> {
+    for queue in Queue::ALL {
+        let counts = ground.counts(queue.name()).await?;
+        log.add(What::Left { queue, ready: counts.ready, unacked: counts.unacked });
+        for delivery in ground.take_all(queue.name()).await? {
+            log.add(What::Waiting { queue, id: id_of(&delivery.properties) });
+        }
+        for delivery in ground.take_all(&queue.dead()).await? {
+            let id = id_of(&delivery.properties);
+            let intact = delivery.data == message::body(seed, id);
+            let headers = delivery.properties.headers().as_ref();
+            let kind = headers.and_then(|headers| headers.inner().get("jm-error-kind"));
+            let poison = kind.and_then(|kind| kind.as_long_string()).is_some_and(|kind| kind.as_bytes() == b"poison");
+            log.add(What::Dead { queue, id, intact, poison });
+        }
+    }
+    Ok(())
+}
+
+fn id_of(properties: &jm_mq_core::BasicProperties) -> Id {
+    properties.message_id().as_ref().map_or(Id::FOREIGN, |id| Id::parse(id.as_str()))
+}
+
+/// Numbers that count from 1, for processes and faults.
+#[derive(Debug, Default)]
+struct Numbers(AtomicU32);
+
+impl Numbers {
+    fn next(&self) -> u32 {
+        self.0.fetch_add(1, Ordering::SeqCst) + 1
+    }
+}
