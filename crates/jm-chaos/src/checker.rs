@@ -63,7 +63,8 @@ impl Checker {
         match what {
             What::SettledBy { connection, channel, tag, multiple, verdict } => {
                 let settled = self.ledger.settled(connection, channel, tag, multiple);
-                self.one_settlement(at, connection, channel, tag, settled.is_empty());
+                let crossed = settled.is_empty() && self.ledger.crossed(connection, channel, tag);
+                self.one_settlement(at, connection, channel, tag, settled.is_empty() && !crossed);
                 for delivery in settled {
                     self.ack_order(at, connection, &delivery, verdict);
                     self.ledger.settle(at, connection, &delivery, verdict);

@@ -118,7 +118,11 @@ pub fn run() -> Option<Result<ExitCode>> {
 
 fn run_job(job: &str) -> Result<ExitCode> {
     let job: Job = serde_json::from_str(job).with_context(|| format!("{JOB} is no job"))?;
-    tracing_subscriber::fmt().with_env_filter("jm_mq_core=warn").with_writer(std::io::stderr).with_ansi(false).init();
+    tracing_subscriber::fmt()
+        .with_env_filter("jm_mq_core=warn,jm_mq_core::consumer::worker=error")
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
     // A panic is one of the campaign's faults and told by the core; its own report would be noise.
     std::panic::set_hook(Box::new(|_| {}));
     let log = Arc::new(Log::immediate(&job.history).with_context(|| format!("{}", job.history.display()))?);

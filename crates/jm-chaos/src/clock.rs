@@ -3,7 +3,7 @@
 use nix::time::{ClockId, clock_gettime};
 
 /// Microseconds of `CLOCK_MONOTONIC`, which all processes of a machine share and nobody can set.
-pub fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     // It fails for an unknown clock only.
     let Ok(time) = clock_gettime(ClockId::CLOCK_MONOTONIC) else { return 0 };
     u64::try_from(time.tv_sec()).unwrap_or_default() * 1_000_000

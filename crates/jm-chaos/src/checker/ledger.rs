@@ -69,7 +69,6 @@ pub(super) struct ByProcess {
     /// Where its latest delivery came by.
     pub(super) connection: u32,
     pub(super) channel: u16,
-    pub(super) tag: u64,
 }
 
 impl Message {
@@ -105,12 +104,14 @@ pub(super) struct Connection {
 pub(super) struct Channel {
     /// By their tags.
     pub(super) unsettled: BTreeMap<u64, Delivery>,
+    /// What was unsettled when the broker closed the channel: a settlement of it may have crossed the broker's word.
+    forfeited: BTreeSet<u64>,
     /// Written and not answered.
     unconfirmed: BTreeMap<u64, Publish>,
     returned: Vec<Id>,
     pub(super) cancel_ok: Option<u64>,
     /// The latest delivery of which a first run has begun.
-    pub(super) latest_run: u64,
+    latest_run: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -129,8 +130,6 @@ struct Publish {
 pub(super) struct Process {
     pub(super) slot: u8,
     pub(super) role: Role,
-    pub(super) queue: Queue,
-    pub(super) started: u64,
     pub(super) told_to_stop: Option<u64>,
     pub(super) exited: Option<u64>,
     pub(super) aborts: u32,
@@ -153,8 +152,8 @@ impl Ledger {
     /// Takes in what needs no judgement.
     pub(super) fn see(&mut self, at: u64, what: What) {
         match what {
-            What::Started { process, slot, role, queue } => {
-                let started = Process { slot, role, queue, started: at, told_to_stop: None, exited: None, aborts: 0 };
+            What::Started { process, slot, role, .. } => {
+                let started = Process { slot, role, told_to_stop: None, exited: None, aborts: 0 };
                 self.processes.insert(process, started);
             }
             What::ToldToStop { process } => {
@@ -245,7 +244,23 @@ impl Ledger {
         message.deliveries += 1;
         let by = message.by_mut(process);
         by.deliveries += 1;
-        (by.connection, by.channel, by.tag) = (connection, channel, tag);
+        (by.connection, by.channel) = (connection, channel);
+    }
+
+    /// Whether a settlement is for what was unsettled until the broker closed the channel.
+    pub(super) fn crossed(&mut self, connection: u32, channel: u16, tag: u64) -> bool {
+        self.channel(connection, channel).forfeited.remove(&tag)
+    }
+
+    /// The delivery of a message on a channel whose run begins now: the oldest that is not older than the latest run's.
+    /// The message may have come twice. `Err`: it came before what has been run already.
+    pub(super) fn next_run(&mut self, connection: u32, channel: u16, id: Id) -> Result<(), (u64, u64)> {
+        let channel = self.channel(connection, channel);
+        let latest = channel.latest_run;
+        let mut tags = channel.unsettled.iter().filter(|(_, delivery)| delivery.id == id).map(|(&tag, _)| tag);
+        let Some(last) = tags.clone().next_back() else { return Ok(()) };
+        channel.latest_run = tags.find(|&tag| tag > latest).ok_or((last, latest))?;
+        Ok(())
     }
 
     /// Takes the deliveries that a settlement names; none if there are none.
@@ -288,6 +303,15 @@ impl Ledger {
 
     /// A channel is closed: its broker has what was unsettled again. Channel 0 is the connection's.
     pub(super) fn close(&mut self, at: u64, connection: u32, channel: u16) {
+        for (number, state) in &mut self.connections.entry(connection).or_default().channels {
+            if channel == 0 || channel == *number {
+                state.forfeited.extend(state.unsettled.keys());
+                // Its number may be used again, and then counts anew.
+                state.unconfirmed.clear();
+                state.returned.clear();
+                state.latest_run = 0;
+            }
+        }
         if channel == 0 {
             self.lose(connection, None);
             self.risk_acks(at, connection);
@@ -304,6 +328,7 @@ impl Ledger {
             connection.acks = VecDeque::new();
             // A run may still look for the channel it came by.
             for channel in connection.channels.values_mut() {
+                channel.forfeited = BTreeSet::new();
                 channel.unconfirmed = BTreeMap::new();
             }
         }

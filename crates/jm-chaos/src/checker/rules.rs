@@ -213,13 +213,9 @@ impl Checker {
             return;
         }
         let Some(by) = self.ledger.messages.get(&id).map(|message| message.by(process)) else { return };
-        let Some(connection) = self.ledger.connections.get_mut(&by.connection) else { return };
-        let Some(channel) = connection.channels.get_mut(&by.channel) else { return };
-        let latest = channel.latest_run;
-        channel.latest_run = latest.max(by.tag);
-        if by.tag < latest {
+        if let Err((tag, latest)) = self.ledger.next_run(by.connection, by.channel, id) {
             self.findings.add(Invariant::InOrder, at, Some(id), || {
-                format!("{id:?} was delivered as {} and run after {latest} of the same channel", by.tag)
+                format!("{id:?} was delivered as {tag} and run after {latest} of the same channel")
             });
         }
     }

@@ -143,6 +143,7 @@ macro_rules! events {
     ($($(#[$doc:meta])* $letter:literal $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty,)* })+) => {
         /// What happened.
         #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[expect(missing_docs, reason = "each event's text says what its fields are")]
         pub enum What { $($(#[$doc])* $name { $($(#[$field_doc])* $field: $type,)* },)+ }
 
         impl What {
