@@ -7,7 +7,7 @@ mod options;
 mod watch;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     sync::{
         Arc,
@@ -19,36 +19,41 @@ use std::{
 use anyhow::{Context, Result};
 use tokio::time::Instant;
 
-pub use self::options::Options;
+pub use self::{ground::Ground, options::Options};
 use self::{
-    ground::Ground,
     keeper::{Keeper, Scene},
     watch::Watch,
 };
 use crate::{
-    cast::{self, CAST},
     history::{Log, Role, What},
     message::{self, Id, Queue},
     plan::Plan,
 };
 
-/// What emptying all queues may take once all faults are over.
-const EMPTY_LIMIT: Duration = Duration::from_secs(90);
 /// What the processes' start may take, on a machine with other things to do.
 const READY_LIMIT: Duration = Duration::from_secs(60);
 
-/// Runs a campaign, and leaves its history in `folder`.
+/// The places with their processes, by slot.
+type Keepers = Arc<BTreeMap<u8, Keeper>>;
+
+/// Runs a campaign on a broker of its own, and leaves its history in `folder`.
 pub async fn run(options: &Options, plan: &Plan, folder: &Path) -> Result<()> {
-    let log = Arc::new(Log::buffered(&folder.join("campaign.history")).context("could not write the history")?);
     options.say(format_args!("starting {} broker node(s)", plan.brokers));
-    let ground = Arc::new(Ground::prepare(plan.brokers).await?);
+    let ground = Ground::prepare(plan.brokers).await?;
+    run_on(Arc::new(ground), options, plan, folder).await
+}
+
+/// Runs a campaign on this ground.
+pub async fn run_on(ground: Arc<Ground>, options: &Options, plan: &Plan, folder: &Path) -> Result<()> {
+    let log = Arc::new(Log::buffered(&folder.join("campaign.history")).context("could not write the history")?);
     let scene = Scene::set(options, plan.seed, &ground, folder, Arc::clone(&log))?;
-    let mut keepers = Vec::with_capacity(CAST.len());
-    for slot in 0..u8::try_from(CAST.len())? {
-        keepers.push(Arc::new(Keeper::start(&scene, slot).await?));
+    let mut keepers = BTreeMap::new();
+    for &slot in &options.cast {
+        keepers.insert(slot, Keeper::start(&scene, slot).await?);
     }
-    let keepers: Arc<[Arc<Keeper>]> = keepers.into();
-    ground.wait_for_consumers(READY_LIMIT).await?;
+    let keepers: Keepers = Arc::new(keepers);
+    let queues: Vec<Queue> = consumed(&keepers);
+    ground.wait_for_consumers(&queues, READY_LIMIT).await?;
     options.say(format_args!("publishing for {} s, with {} faults", plan.seconds, plan.faults.len()));
 
     let watch = Watch::start(Arc::clone(&ground), Arc::clone(&keepers), Arc::clone(&log), options.progress(plan));
@@ -59,26 +64,32 @@ pub async fn run(options: &Options, plan: &Plan, folder: &Path) -> Result<()> {
     options.say(format_args!("faults are over; emptying the queues"));
     finish(&keepers, Role::Publisher).await;
     log.add(What::Quiet {});
-    settle(&ground, &log, options).await;
+    settle(&ground, &log, options, &queues).await;
     watch.stop().await;
     options.say(format_args!("draining the workers"));
     finish(&keepers, Role::Worker).await;
     drop(keepers);
-    look_at_what_is_left(&ground, &log, plan.seed).await?;
+    look_at_what_is_left(&ground, &log, plan.seed, &queues).await?;
     scene.flush().context("could not write the history")?;
     log.flush().context("could not write the history")?;
     Ok(())
 }
 
-async fn finish(keepers: &[Arc<Keeper>], role: Role) {
-    let ends = cast::slots(role).map(|slot| keepers[usize::from(slot)].finish());
+/// The queues that somebody consumes.
+fn consumed(keepers: &Keepers) -> Vec<Queue> {
+    let workers = keepers.values().map(Keeper::part).filter(|part| part.role == Role::Worker);
+    workers.map(|part| part.queue).collect::<BTreeSet<_>>().into_iter().collect()
+}
+
+async fn finish(keepers: &Keepers, role: Role) {
+    let ends = keepers.values().filter(|keeper| keeper.part().role == role).map(Keeper::finish);
     futures_util::future::join_all(ends).await;
 }
 
 /// Waits until every queue is empty and has a consumer, and records what each came to.
-async fn settle(ground: &Ground, log: &Log, options: &Options) {
-    let deadline = Instant::now() + EMPTY_LIMIT;
-    let mut left: BTreeMap<Queue, _> = Queue::ALL.into_iter().map(|queue| (queue, None)).collect();
+async fn settle(ground: &Ground, log: &Log, options: &Options, queues: &[Queue]) {
+    let deadline = Instant::now() + options.empty_limit;
+    let mut left: BTreeMap<Queue, _> = queues.iter().copied().map(|queue| (queue, None)).collect();
     loop {
         for (&queue, last) in &mut left {
             *last = ground.counts(queue.name()).await.ok();
@@ -103,8 +114,8 @@ async fn settle(ground: &Ground, log: &Log, options: &Options) {
 }
 
 /// Counts what is unacked, and takes the dead letters and what still waits.
-async fn look_at_what_is_left(ground: &Ground, log: &Log, seed: u64) -> Result<()> {
-    for queue in Queue::ALL {
+async fn look_at_what_is_left(ground: &Ground, log: &Log, seed: u64, queues: &[Queue]) -> Result<()> {
+    for &queue in queues {
         let counts = ground.counts(queue.name()).await?;
         log.add(What::Left { queue, ready: counts.ready, unacked: counts.unacked });
         for delivery in ground.take_all(queue.name()).await? {

@@ -7,7 +7,7 @@ mod worker;
 use std::{
     env,
     io::BufRead,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{ExitCode, Stdio},
     sync::Arc,
     time::Duration,
@@ -151,12 +151,8 @@ fn listen(told: &watch::Sender<Pace>) {
     std::process::exit(ORPHANED);
 }
 
-/// Starts a process. It is killed when the value is dropped.
-pub(crate) fn spawn(job: &Job, errors: std::fs::File) -> Result<Child> {
-    let program = match env::var_os("JM_CHAOS_PROGRAM") {
-        Some(program) => PathBuf::from(program),
-        None => env::current_exe()?,
-    };
+/// Starts a process, which is this program or one that does the same. It is killed when the value is dropped.
+pub(crate) fn spawn(program: &Path, job: &Job, errors: std::fs::File) -> Result<Child> {
     Command::new(program)
         .env(JOB, serde_json::to_string(job)?)
         .stdin(Stdio::piped())

@@ -51,7 +51,8 @@ fn run_campaign(run: &Run) -> Result<ExitCode> {
     let folder = Folder::make(run.keep.as_deref())?;
     serde_json::to_writer(File::create(folder.path().join(PLAN))?, &plan)?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let options = campaign::Options { rate: run.rate, quiet: false };
+    let program = std::env::current_exe()?;
+    let options = campaign::Options { rate: run.rate, ..campaign::Options::new(program) };
     let ended = runtime.block_on(async {
         tokio::select! {
             ended = campaign::run(&options, &plan, folder.path()) => Some(ended),

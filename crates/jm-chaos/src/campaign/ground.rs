@@ -1,8 +1,8 @@
 //! The broker that a campaign stands on: its nodes, its virtual host, its queues.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use jm_mq_core::{AMQPValue, FieldTable};
 use jm_testkit::{QueueCounts, RabbitNode, Vhost};
 use tokio::time::{Instant, timeout};
@@ -16,8 +16,8 @@ const POLL: Duration = Duration::from_millis(50);
 
 /// The broker.
 #[derive(Debug)]
-pub(crate) struct Ground {
-    pub(crate) nodes: Vec<RabbitNode>,
+pub struct Ground {
+    pub(crate) nodes: Arc<[RabbitNode]>,
     /// The virtual host, as each node has it.
     views: Vec<Vhost>,
 }
@@ -26,15 +26,45 @@ pub(crate) struct Ground {
 pub(crate) type Backlog = Vec<(Queue, QueueCounts)>;
 
 impl Ground {
-    pub(crate) async fn prepare(brokers: u8) -> Result<Self> {
-        if brokers != 1 {
-            bail!("a campaign stands on 1 or on 3 brokers, not on {brokers}");
+    /// Starts so many nodes, as one cluster.
+    pub async fn prepare(brokers: u8) -> Result<Self> {
+        let first = RabbitNode::builder().start().await?;
+        let mut nodes = Vec::with_capacity(brokers.into());
+        for _ in 1..brokers {
+            nodes.push(RabbitNode::builder().join(&first)?.start().await?);
         }
-        let node = RabbitNode::builder().start().await?;
-        let vhost = node.vhost().await?;
-        let ground = Self { nodes: vec![node], views: vec![vhost] };
-        ground.declare_quorum(Queue::Poison).await?;
+        nodes.insert(0, first);
+        Self::on(nodes.into()).await
+    }
+
+    /// The same nodes, with a virtual host of its own.
+    pub async fn another(&self) -> Result<Self> {
+        Self::on(Arc::clone(&self.nodes)).await
+    }
+
+    async fn on(nodes: Arc<[RabbitNode]>) -> Result<Self> {
+        let vhost = nodes[0].vhost().await?;
+        let views = nodes.iter().map(|node| node.view_of(&vhost)).collect();
+        let ground = Self { nodes, views };
+        for queue in Queue::ALL {
+            if ground.declared() || queue == Queue::Poison {
+                ground.declare_quorum(queue).await?;
+            }
+        }
         Ok(ground)
+    }
+
+    /// The node that leads a quorum queue.
+    pub(crate) async fn leader_of(&self, queue: Queue) -> Result<&RabbitNode> {
+        let expression = format!(
+            "{{ok, Queue}} = rabbit_amqqueue:lookup({{resource, <<\"{}\">>, queue, <<\"{}\">>}}), \
+             {{_, Node}} = amqqueue:get_pid(Queue), Node",
+            self.vhost().name,
+            queue.name()
+        );
+        let leader = self.nodes[0].eval(&expression).await?;
+        let leads = |node: &&RabbitNode| leader.trim_matches('\'') == node.name();
+        self.nodes.iter().find(leads).with_context(|| format!("{leader} leads {} and is no node", queue.name()))
     }
 
     /// Whether all queues are declared here, and none by the core.
@@ -64,22 +94,29 @@ impl Ground {
         vhost.bind(queue.name(), queue.name(), queue.name()).await
     }
 
+    /// What is in a queue now, by the first node that answers.
     pub(crate) async fn counts(&self, queue: &str) -> Result<QueueCounts> {
-        self.vhost().queue_counts(queue).await
+        let mut failure = None;
+        for view in &self.views {
+            match view.queue_counts(queue).await {
+                Ok(counts) => return Ok(counts),
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(failure.context("there is no node")?)
     }
 
     pub(crate) async fn take_all(&self, queue: &str) -> Result<Vec<lapin::message::Delivery>> {
         self.vhost().take_all(queue).await
     }
 
-    /// Waits until every queue has a consumer.
-    pub(crate) async fn wait_for_consumers(&self, limit: Duration) -> Result<()> {
+    /// Waits until each of these queues has a consumer.
+    pub(crate) async fn wait_for_consumers(&self, queues: &[Queue], limit: Duration) -> Result<()> {
         let deadline = Instant::now() + limit;
         loop {
             let backlog = self.backlog().await.unwrap_or_default();
             let without = |queue: &Queue| !backlog.iter().any(|(known, counts)| known == queue && counts.consumers > 0);
-            let missing: Vec<&str> =
-                Queue::ALL.iter().filter(|queue| without(queue)).map(|queue| queue.name()).collect();
+            let missing: Vec<&str> = queues.iter().filter(|queue| without(queue)).map(|queue| queue.name()).collect();
             if missing.is_empty() {
                 return Ok(());
             }
@@ -98,12 +135,13 @@ impl Ground {
                     {_, Number} when is_integer(Number) -> integer_to_list(Number); _ -> \"0\" end end,
                 lists:flatten([binary_to_list(Name), \" \", Count(messages_ready), \" \",
                     Count(messages_unacknowledged), \" \", Count(consumers), \";\"])
-            end || Queue <- rabbit_amqqueue:list()]";
-        for node in &self.nodes {
+            end || Queue <- rabbit_amqqueue:list(<<\"VHOST\">>)]";
+        let expression = expression.replace("VHOST", &self.vhost().name);
+        for node in &*self.nodes {
             if node.pid().is_none() {
                 continue;
             }
-            if let Ok(Ok(printed)) = timeout(LOOK_LIMIT, node.eval(expression)).await {
+            if let Ok(Ok(printed)) = timeout(LOOK_LIMIT, node.eval(&expression)).await {
                 return Ok(parse(&printed));
             }
         }

@@ -2,10 +2,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use jm_testkit::{QueueCounts, RabbitNode, TcpProxy};
 use tokio::{task::JoinSet, time::Instant};
 
-use super::{ground::Ground, keeper::Keeper};
+use super::{Keepers, ground::Ground, keeper::Keeper};
 use crate::{
     history::{FaultKind, Log, Role, What},
     message::Queue,
@@ -21,7 +22,7 @@ const EMPTY_LIMIT: Duration = Duration::from_secs(8);
 pub(super) async fn inject(
     plan: &Plan,
     ground: &Arc<Ground>,
-    keepers: &Arc<[Arc<Keeper>]>,
+    keepers: &Keepers,
     log: &Arc<Log>,
     began: Instant,
 ) -> Result<()> {
@@ -54,7 +55,7 @@ pub(super) async fn inject(
 struct Injection {
     fault: Fault,
     ground: Arc<Ground>,
-    keepers: Arc<[Arc<Keeper>]>,
+    keepers: Keepers,
     log: Arc<Log>,
 }
 
@@ -75,8 +76,8 @@ impl Injection {
         Duration::from_millis(self.fault.lasts_ms)
     }
 
-    fn keeper(&self) -> &Keeper {
-        &self.keepers[usize::from(self.fault.slot)]
+    fn keeper(&self) -> Result<&Keeper> {
+        self.keepers.get(&self.fault.slot).context("nobody stands there")
     }
 
     /// Does it and undoes it. False: there was nothing to do it to.
@@ -91,17 +92,17 @@ impl Injection {
             | FaultKind::Partition
             | FaultKind::Refused => self.link().await,
             FaultKind::WorkerKill | FaultKind::PublisherKill => {
-                self.keeper().kill().await;
+                self.keeper()?.kill().await;
                 Ok(true)
             }
             FaultKind::WorkerDrain => {
-                self.keeper().drain().await;
+                self.keeper()?.drain().await;
                 Ok(true)
             }
             FaultKind::WorkerFreeze => {
-                self.keeper().freeze(true);
+                self.keeper()?.freeze(true);
                 tokio::time::sleep(self.lasts()).await;
-                self.keeper().freeze(false);
+                self.keeper()?.freeze(false);
                 Ok(true)
             }
             FaultKind::CloseAll => Ok(self.ground.vhost().close_connections("CHAOS").await? > 0),
@@ -115,15 +116,15 @@ impl Injection {
     }
 
     async fn link(&self) -> Result<bool> {
-        let keeper = self.keeper();
+        let keeper = self.keeper()?;
         if keeper.connections() == 0 {
             return Ok(false);
         }
         let size = self.fault.size;
         let bytes = usize::try_from(size)?;
         match self.fault.kind {
-            FaultKind::LinkCut => keeper.links(jm_testkit::TcpProxy::cut),
-            FaultKind::LinkReset => keeper.links(jm_testkit::TcpProxy::reset),
+            FaultKind::LinkCut => keeper.links(TcpProxy::cut),
+            FaultKind::LinkReset => keeper.links(TcpProxy::reset),
             FaultKind::MidFrameReset => keeper.links(|link| link.reset_after(size)),
             FaultKind::SlowLink => keeper.links(|link| link.delay(Some(Duration::from_millis(size)))),
             FaultKind::SlicedLink => keeper.links(|link| link.slice(Some(bytes))),
@@ -136,13 +137,16 @@ impl Injection {
         }
         if self.fault.lasts_ms > 0 {
             tokio::time::sleep(self.lasts()).await;
-            keeper.links(jm_testkit::TcpProxy::heal);
+            keeper.links(TcpProxy::heal);
         }
         Ok(true)
     }
 
     async fn kill_node(&self, node: u64) -> Result<bool> {
-        let node = &self.ground.nodes[usize::try_from(node)? % self.ground.nodes.len()];
+        self.kill(&self.ground.nodes[usize::try_from(node)? % self.ground.nodes.len()]).await
+    }
+
+    async fn kill(&self, node: &RabbitNode) -> Result<bool> {
         node.kill().await?;
         tokio::time::sleep(self.lasts()).await;
         node.start_again().await?;
@@ -188,13 +192,13 @@ impl Injection {
     async fn delete_queue(&self) -> Result<bool> {
         let (queue, vhost) = (Queue::Gone, self.ground.vhost());
         let publishers = || {
-            self.keepers.iter().filter(|keeper| keeper.part().role == Role::Publisher && keeper.part().queue == queue)
+            self.keepers.values().filter(|keeper| keeper.part().role == Role::Publisher && keeper.part().queue == queue)
         };
         let mut standing = true;
         for publisher in publishers() {
             standing &= publisher.hold(true, EMPTY_LIMIT).await;
         }
-        let empty = vhost.wait_for_counts(queue.name(), EMPTY_LIMIT, jm_testkit::QueueCounts::is_empty).await;
+        let empty = vhost.wait_for_counts(queue.name(), EMPTY_LIMIT, QueueCounts::is_empty).await;
         let deleted = match empty {
             Ok(_) if standing => vhost.delete_queue(queue.name()).await.map(|_| true),
             Ok(_) | Err(_) => Ok(false),
@@ -206,6 +210,8 @@ impl Injection {
     }
 
     async fn kill_leader(&self) -> Result<bool> {
-        Ok(false)
+        let queue = Queue::ALL[usize::try_from(self.fault.size)? % Queue::ALL.len()];
+        let leader = self.ground.leader_of(queue).await?;
+        self.kill(leader).await
     }
 }

@@ -31,7 +31,7 @@ use tokio::{
 use super::{Numbers, Options, ground::Ground};
 use crate::{
     cast::{CAST, Part},
-    child::{self, Job, Pace, STANDING},
+    child::{self, Deviation, Job, Pace, STANDING},
     history::{EXTENSION, Log, What},
     tap::{Recorder, Tap},
 };
@@ -54,6 +54,8 @@ pub(super) struct Scene {
     processes: Numbers,
     /// A job without number and place.
     job: Job,
+    program: PathBuf,
+    deviation: Option<(u8, Deviation)>,
     nodes: Vec<u16>,
 }
 
@@ -95,6 +97,8 @@ impl Scene {
             connections: Arc::default(),
             processes: Numbers::default(),
             job,
+            program: options.program.clone(),
+            deviation: options.deviation,
             nodes: ground.ports(),
         }))
     }
@@ -355,6 +359,7 @@ impl Place {
             part: self.part.into(),
             ports: self.ports.clone(),
             history: scene.folder.join(&name).with_extension(EXTENSION),
+            deviation: scene.deviation.filter(|(slot, _)| *slot == self.slot).map(|(_, deviation)| deviation),
             ..scene.job.clone()
         };
         let errors =
@@ -364,7 +369,7 @@ impl Place {
         self.process.store(process, Ordering::SeqCst);
         let (slot, role, queue) = (self.slot, self.part.role, self.part.queue);
         scene.log.add(What::Started { process, slot, role, queue });
-        let mut child = child::spawn(&job, errors)?;
+        let mut child = child::spawn(&scene.program, &job, errors)?;
         self.pid.store(child.id().unwrap_or_default(), Ordering::SeqCst);
         if let Some(stdout) = child.stdout.take() {
             let stands = self.stands.clone();

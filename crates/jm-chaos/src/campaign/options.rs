@@ -1,14 +1,22 @@
 //! What is asked of a campaign, and how it tells of its progress.
 
-use std::{fmt, io::IsTerminal, time::Duration};
+use std::{fmt, io::IsTerminal, path::PathBuf, time::Duration};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::plan::Plan;
+use crate::{cast::CAST, child::Deviation, plan::Plan};
 
 /// What is asked of a campaign, beside its plan.
 #[derive(Clone, Debug)]
 pub struct Options {
+    /// The program that its processes are: `jm-chaos` itself.
+    pub program: PathBuf,
+    /// The slots that are taken; see [`CAST`].
+    pub cast: Vec<u8>,
+    /// Workers in this slot are not the core's, and do this wrong.
+    pub deviation: Option<(u8, Deviation)>,
+    /// What emptying all queues may take once all faults are over.
+    pub empty_limit: Duration,
     /// Messages a second of all publishers together. What the workers cannot keep up with is not published.
     pub rate: u32,
     /// Whether to say on standard error how it goes.
@@ -16,6 +24,12 @@ pub struct Options {
 }
 
 impl Options {
+    /// A whole campaign.
+    pub fn new(program: PathBuf) -> Self {
+        let cast = (0..).take(CAST.len()).collect();
+        Self { program, cast, deviation: None, empty_limit: Duration::from_secs(90), rate: 1_500, quiet: false }
+    }
+
     pub(super) fn say(&self, what: fmt::Arguments<'_>) {
         if !self.quiet {
             write_line(format_args!("chaos: {what}"));

@@ -4,11 +4,10 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{task::JoinHandle, time::Instant};
 
-use super::{ground::Ground, keeper::Keeper, options::Progress};
+use super::{Keepers, ground::Ground, options::Progress};
 use crate::{
-    cast,
     child::Pace,
-    history::{Log, Role, What},
+    history::{Log, What},
     message::Queue,
 };
 
@@ -24,12 +23,7 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    pub(super) fn start(
-        ground: Arc<Ground>,
-        keepers: Arc<[Arc<Keeper>]>,
-        log: Arc<Log>,
-        mut progress: Progress,
-    ) -> Self {
+    pub(super) fn start(ground: Arc<Ground>, keepers: Keepers, log: Arc<Log>, mut progress: Progress) -> Self {
         let began = Instant::now();
         let task = tokio::spawn(async move {
             let mut pace = Pace::Full;
@@ -54,9 +48,7 @@ impl Watch {
                 };
                 if wanted != pace {
                     pace = wanted;
-                    for slot in cast::slots(Role::Publisher) {
-                        keepers[usize::from(slot)].set_pace(pace);
-                    }
+                    keepers.values().for_each(|keeper| keeper.set_pace(pace));
                 }
                 let most =
                     backlog.iter().max_by_key(|(_, counts)| counts.ready).map_or(Queue::Work, |&(queue, _)| queue);

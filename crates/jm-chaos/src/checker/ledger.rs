@@ -130,6 +130,7 @@ struct Publish {
 pub(super) struct Process {
     pub(super) slot: u8,
     pub(super) role: Role,
+    pub(super) queue: Queue,
     pub(super) told_to_stop: Option<u64>,
     pub(super) exited: Option<u64>,
     pub(super) aborts: u32,
@@ -152,8 +153,8 @@ impl Ledger {
     /// Takes in what needs no judgement.
     pub(super) fn see(&mut self, at: u64, what: What) {
         match what {
-            What::Started { process, slot, role, .. } => {
-                let started = Process { slot, role, told_to_stop: None, exited: None, aborts: 0 };
+            What::Started { process, slot, role, queue } => {
+                let started = Process { slot, role, queue, told_to_stop: None, exited: None, aborts: 0 };
                 self.processes.insert(process, started);
             }
             What::ToldToStop { process } => {
