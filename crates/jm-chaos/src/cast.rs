@@ -52,6 +52,12 @@ pub fn slots(role: Role) -> impl Iterator<Item = u8> {
 /// Runs after the first failed one: the workers' `max_retry_attempts`.
 pub const MAX_RETRY_ATTEMPTS: u32 = 2;
 
-/// Deliveries of one message by a quorum queue before it counts as poison: the workers' `max_deliveries` on
-/// [`Queue::Poison`].
-pub const MAX_DELIVERIES: u64 = 3;
+/// The workers' `max_deliveries`: a message that a quorum queue gave out more often is taken for poison.
+pub const fn max_deliveries(queue: Queue) -> u64 {
+    match queue {
+        // The poison is to show soon.
+        Queue::Poison => 3,
+        // The core's default, below the 20 at which RabbitMQ 4 drops a message.
+        Queue::Work | Queue::Again | Queue::Ordered | Queue::Gone | Queue::Done => 15,
+    }
+}

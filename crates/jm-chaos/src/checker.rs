@@ -118,3 +118,6 @@ impl Checker {
         Verdict::of(self.seed, &self.ledger, self.faults, self.findings, self.timeline)
     }
 }
+
+#[cfg(test)]
+mod tests;

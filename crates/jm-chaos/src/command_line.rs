@@ -49,7 +49,7 @@ pub(crate) struct Run {
     #[command(flatten)]
     pub(crate) seed: Seed,
     /// Messages a second of all publishers together, unless the workers are behind. As many answers come to it.
-    #[arg(long, default_value_t = 1_500, value_parser = clap::value_parser!(u32).range(20..=50_000))]
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(20..=50_000))]
     pub(crate) rate: u32,
     /// Keep the history in this folder, which must be empty. Without it, a temporary folder is kept only when an
     /// invariant was broken.
@@ -64,9 +64,9 @@ pub(crate) struct Seed {
     /// What the plan is drawn from; a fresh one without it.
     #[arg(long, default_value_t = fastrand::u64(1..1_000_000))]
     pub(crate) seed: u64,
-    /// How long messages are published.
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=600))]
-    pub(crate) minutes: u64,
+    /// How long messages are published; 1.5 is 90 s. Start, healing and drain come to it.
+    #[arg(long, default_value_t = 2.0, value_parser = minutes)]
+    pub(crate) minutes: f64,
     /// Nodes: one, or a cluster of three with quorum queues.
     #[arg(long, default_value = "1", value_parser = ["1", "3"])]
     pub(crate) brokers: String,
@@ -89,7 +89,7 @@ impl Seed {
     /// The plan that it stands for.
     pub(crate) fn plan(&self) -> Plan {
         let brokers = if self.brokers == "3" { 3 } else { 1 };
-        let plan = Plan::draw(self.seed, Duration::from_mins(self.minutes), brokers);
+        let plan = Plan::draw(self.seed, Duration::from_secs_f64(self.minutes * 60.0), brokers);
         if self.faults == "none" { plan.without_faults() } else { plan }
     }
 
@@ -98,4 +98,10 @@ impl Seed {
         let Self { seed, minutes, brokers, .. } = self;
         format!("make chaos SEED={seed} MINUTES={minutes} BROKERS={brokers}")
     }
+}
+
+fn minutes(text: &str) -> Result<f64, String> {
+    let minutes: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    // Shorter, there is no time for any fault.
+    if (0.5..=600.0).contains(&minutes) { Ok(minutes) } else { Err("0.5 to 600".to_owned()) }
 }

@@ -129,14 +129,26 @@ impl Ground {
 
     /// What is in the queues, as the first node that answers knows it.
     pub(crate) async fn backlog(&self) -> Result<Backlog> {
-        let expression = "[begin {resource, _, queue, Name} = amqqueue:get_name(Queue),
-                Infos = (catch rabbit_amqqueue:info(Queue, [messages_ready, messages_unacknowledged, consumers])),
-                Count = fun(Key) -> case is_list(Infos) andalso lists:keyfind(Key, 1, Infos) of
-                    {_, Number} when is_integer(Number) -> integer_to_list(Number); _ -> \"0\" end end,
-                lists:flatten([binary_to_list(Name), \" \", Count(messages_ready), \" \",
-                    Count(messages_unacknowledged), \" \", Count(consumers), \";\"])
-            end || Queue <- rabbit_amqqueue:list(<<\"VHOST\">>)]";
-        let expression = expression.replace("VHOST", &self.vhost().name);
+        // A quorum queue's own numbers are its leader's: what other nodes have are statistics, and late.
+        let expression = format!(
+            "Quorum = fun(Pid, Query) ->
+                 case catch ra:leader_query(Pid, Query, 500) of {{ok, {{_, Count}}, _}} -> Count; _ -> 0 end end,
+             Counts = fun(Queue) -> case amqqueue:get_type(Queue) of
+                 rabbit_quorum_queue ->
+                     Pid = amqqueue:get_pid(Queue),
+                     [Quorum(Pid, Query) || Query <- [fun rabbit_fifo:query_messages_ready/1,
+                         fun rabbit_fifo:query_messages_checked_out/1, fun rabbit_fifo:query_consumer_count/1]];
+                 _ ->
+                     case catch rabbit_amqqueue:info(Queue, [messages_ready, messages_unacknowledged, consumers]) of
+                         [_, _, _] = Infos -> [Count || {{_, Count}} <- Infos];
+                         _ -> [0, 0, 0]
+                     end
+                 end end,
+             [begin {{resource, _, queue, Name}} = amqqueue:get_name(Queue),
+                 lists:flatten([binary_to_list(Name), [[\" \", integer_to_list(Count)] || Count <- Counts(Queue)], \";\"])
+             end || Queue <- rabbit_amqqueue:list(<<\"{}\">>)]",
+            self.vhost().name
+        );
         for node in &*self.nodes {
             if node.pid().is_none() {
                 continue;

@@ -13,6 +13,8 @@ use crate::{
     plan::{Fault, Plan},
 };
 
+/// Between two faults of the broker, at least.
+const REST: Duration = Duration::from_secs(5);
 /// What a broker's start may take.
 const START_LIMIT: Duration = Duration::from_secs(90);
 /// What emptying a queue before its deletion may take; otherwise it is not deleted.
@@ -32,6 +34,8 @@ pub(super) async fn inject(
     under_way.spawn(async move {
         while let Some(injection) = heavy.recv().await {
             injection.run().await;
+            // Where a node took long to start, the next fault would else come before anybody has recovered.
+            tokio::time::sleep(REST).await;
         }
     });
     for &fault in &plan.faults {

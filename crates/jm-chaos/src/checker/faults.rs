@@ -18,8 +18,10 @@ const AFTERMATH: u64 = 30_000_000;
 #[derive(Debug, Default)]
 pub(super) struct Faults {
     seen: HashMap<u32, Fault>,
-    /// By slot: of which fault, and from when, recovery is waited for.
-    waiting: HashMap<u8, Vec<(u32, u64)>>,
+    /// By slot: of which fault, and from when, recovery is waited for; `None` while another fault is not healed yet.
+    waiting: HashMap<u8, Vec<(u32, Option<u64>)>>,
+    /// The broker has several nodes: one that is down is no reason to wait.
+    cluster: bool,
     recoveries: BTreeMap<FaultKind, Vec<u64>>,
     superseded: BTreeMap<FaultKind, u64>,
     /// Publishes that were written, by connection, channel and number: when. For the publishers' recovery.
@@ -74,8 +76,11 @@ impl Faults {
                 if let Some(fault) = self.seen.get_mut(&fault) {
                     fault.healed = Some(at);
                     fault.void = true;
+                    let slot = fault.slot;
+                    self.reachable_again(at, slot);
                 }
             }
+            What::Opened { node, .. } => self.cluster |= node > 0,
             What::Quiet {} => {
                 self.quiet = true;
                 self.waiting.clear();
@@ -101,9 +106,30 @@ impl Faults {
         if self.quiet {
             return;
         }
-        for slot in plan::touched(fault.slot) {
-            self.waiting.entry(slot).or_default().push((number, at));
+        let slot = fault.slot;
+        for slot in plan::touched(slot) {
+            self.waiting.entry(slot).or_default().push((number, None));
         }
+        self.reachable_again(at, slot);
+    }
+
+    /// A fault is over: where no other one is in the way, recovery counts from now.
+    fn reachable_again(&mut self, at: u64, slot: u8) {
+        for slot in plan::touched(slot) {
+            if !self.unreachable(slot)
+                && let Some(waiting) = self.waiting.get_mut(&slot)
+            {
+                waiting.iter_mut().for_each(|(_, since)| _ = since.get_or_insert(at));
+            }
+        }
+    }
+
+    /// Whether a slot cannot reach the broker by a fault that is not healed yet.
+    fn unreachable(&self, slot: u8) -> bool {
+        self.seen.values().any(|fault| {
+            let node = matches!(fault.kind, FaultKind::BrokerKill | FaultKind::LeaderKill | FaultKind::BrokerFreeze);
+            fault.healed.is_none() && plan::touches(fault.slot, slot) && !(node && self.cluster)
+        })
     }
 
     /// A delivery was settled.
@@ -116,9 +142,7 @@ impl Faults {
         let Some((_, process)) = ledger.process_of(connection) else { return };
         let Some(waiting) = self.waiting.get_mut(&process.slot) else { return };
         waiting.retain(|&(fault, healed)| {
-            if healed > since {
-                return true;
-            }
+            let Some(healed) = healed.filter(|&healed| healed <= since) else { return true };
             if let Some(fault) = self.seen.get(&fault) {
                 self.recoveries.entry(fault.kind).or_default().push(at - healed);
             }

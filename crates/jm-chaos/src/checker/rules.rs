@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Checker, Invariant, ledger::Delivery};
 use crate::{
-    cast::{MAX_DELIVERIES, MAX_RETRY_ATTEMPTS},
+    cast::{MAX_RETRY_ATTEMPTS, max_deliveries},
     history::{Role, Verdict},
     message::{Deed, Id, Queue},
 };
@@ -117,7 +117,7 @@ impl Checker {
                 format!("{id:?} has {copies} copies among the dead letters, of {deliveries} deliveries")
             });
         }
-        let poisoned = message.dead_as_poison && u64::from(message.deliveries) > MAX_DELIVERIES;
+        let poisoned = message.dead_as_poison && u64::from(message.deliveries) > max_deliveries(id.queue());
         if message.dead_as_poison && !poisoned {
             self.findings.add(Invariant::DeadLettersWhole, 0, Some(id), || {
                 format!("{id:?} was called poison after {deliveries} deliveries")

@@ -42,7 +42,7 @@ pub enum Deviation {
 }
 
 /// Work takes some time, so that there is a buffer to forget.
-const WORK: Duration = Duration::from_millis(3);
+const WORK: Duration = Duration::from_millis(12);
 const PREFETCH: u16 = 10;
 /// Of so many messages one cannot be done the first time.
 const FAILS: u64 = 20;

@@ -15,7 +15,7 @@ use serde::Deserialize;
 
 use super::Job;
 use crate::{
-    cast::{MAX_DELIVERIES, MAX_RETRY_ATTEMPTS},
+    cast::{MAX_RETRY_ATTEMPTS, max_deliveries},
     history::{Log, Outcome, What},
     message::{Deed, Id, Queue, TASK},
 };
@@ -56,7 +56,7 @@ pub(super) async fn run(job: &Job, log: Arc<Log>) -> Result<()> {
         // As the default, but for a campaign in which permissions are gone for some seconds and not for hours.
         refused_delay: Duration::from_secs(2),
         drain_timeout: Duration::from_secs(8),
-        max_deliveries: if queue == Queue::Poison { MAX_DELIVERIES } else { 1_000 },
+        max_deliveries: max_deliveries(queue),
         ..ConsumerOptions::default()
     };
     let topology = |queue: Queue| {
