@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// What the processes' start may take, on a machine with other things to do.
-const READY_LIMIT: Duration = Duration::from_secs(60);
+const READY_LIMIT: Duration = Duration::from_mins(1);
 
 /// The places with their processes, by slot.
 type Keepers = Arc<BTreeMap<u8, Keeper>>;
@@ -58,7 +58,7 @@ pub async fn run_on(ground: Arc<Ground>, options: &Options, plan: &Plan, folder:
 
     let watch = Watch::start(Arc::clone(&ground), Arc::clone(&keepers), Arc::clone(&log), options.progress(plan));
     let began = Instant::now();
-    injector::inject(plan, &ground, &keepers, &log, began).await?;
+    injector::inject(options, plan, &ground, &keepers, &log, began).await?;
     tokio::time::sleep_until(began + Duration::from_secs(plan.seconds)).await;
 
     options.say(format_args!("faults are over; emptying the queues"));

@@ -98,7 +98,7 @@ impl Plan {
     /// The plan of a seed: the same for the same seed, length and number of brokers.
     pub fn draw(seed: u64, length: Duration, brokers: u8) -> Self {
         let seconds = length.as_secs();
-        let end = (seconds * 1_000).saturating_sub(CALM_AFTER_MS);
+        let end = calm_from_ms(seconds);
         let mut random = Rng::with_seed(seed ^ u64::from(brokers) << 56);
         let mut faults = Vec::new();
         broker_faults(&mut random, end, brokers, &mut faults);
@@ -108,6 +108,11 @@ impl Plan {
             fault.number = number;
         }
         Self { seed, seconds, brokers, faults }
+    }
+
+    /// No fault begins after that.
+    pub(crate) fn calm_from_ms(&self) -> u64 {
+        calm_from_ms(self.seconds)
     }
 
     /// The same without any fault.
@@ -124,6 +129,10 @@ impl Plan {
             counts
         })
     }
+}
+
+fn calm_from_ms(seconds: u64) -> u64 {
+    (seconds * 1_000).saturating_sub(CALM_AFTER_MS)
 }
 
 fn broker_faults(random: &mut Rng, end: u64, brokers: u8, faults: &mut Vec<Fault>) {

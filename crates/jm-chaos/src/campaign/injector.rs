@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use jm_testkit::{QueueCounts, RabbitNode, TcpProxy};
 use tokio::{task::JoinSet, time::Instant};
 
-use super::{Keepers, ground::Ground, keeper::Keeper};
+use super::{Keepers, Options, ground::Ground, keeper::Keeper};
 use crate::{
     history::{FaultKind, Log, Role, What},
     message::Queue,
@@ -22,6 +22,7 @@ const EMPTY_LIMIT: Duration = Duration::from_secs(8);
 
 /// Does all of them; returns when the last one is healed.
 pub(super) async fn inject(
+    options: &Options,
     plan: &Plan,
     ground: &Arc<Ground>,
     keepers: &Keepers,
@@ -31,8 +32,13 @@ pub(super) async fn inject(
     let mut under_way = JoinSet::new();
     // The broker's are done one after the other: a node that starts slowly delays the next.
     let (send_heavy, mut heavy) = tokio::sync::mpsc::unbounded_channel::<Injection>();
+    let last = began + Duration::from_millis(plan.calm_from_ms());
     under_way.spawn(async move {
         while let Some(injection) = heavy.recv().await {
+            if Instant::now() > last {
+                // Those before it took too long.
+                break;
+            }
             injection.run().await;
             // Where a node took long to start, the next fault would else come before anybody has recovered.
             tokio::time::sleep(REST).await;
@@ -41,7 +47,8 @@ pub(super) async fn inject(
     for &fault in &plan.faults {
         tokio::time::sleep_until(began + Duration::from_millis(fault.at_ms)).await;
         let (ground, log) = (Arc::clone(ground), Arc::clone(log));
-        let injection = Injection { fault, ground, keepers: Arc::clone(keepers), log };
+        let options = options.clone();
+        let injection = Injection { fault, ground, keepers: Arc::clone(keepers), log, options };
         if fault.slot == crate::history::EVERYONE {
             let _ = send_heavy.send(injection);
         } else {
@@ -61,6 +68,7 @@ struct Injection {
     ground: Arc<Ground>,
     keepers: Keepers,
     log: Arc<Log>,
+    options: Options,
 }
 
 impl Injection {
@@ -70,8 +78,10 @@ impl Injection {
         match self.act().await {
             Ok(true) => self.log.add(What::FaultHealed { fault }),
             // A fault that could not be done is none.
-            Ok(false) | Err(_) => {
+            Ok(false) => self.log.add(What::FaultVoid { fault }),
+            Err(error) => {
                 self.log.add(What::FaultVoid { fault });
+                self.options.say(format_args!("fault {} could not be done: {error:#}", self.fault));
             }
         }
     }

@@ -340,13 +340,11 @@ impl Place {
         if let Some(pid) = child.id().and_then(|pid| i32::try_from(pid).ok()) {
             let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
         }
-        match tokio::time::timeout(DRAIN_LIMIT, child.wait()).await {
-            Ok(ended) => ended.ok(),
-            Err(_) => {
-                let _ = child.start_kill();
-                child.wait().await.ok()
-            }
+        if let Ok(ended) = tokio::time::timeout(DRAIN_LIMIT, child.wait()).await {
+            return ended.ok();
         }
+        let _ = child.start_kill();
+        child.wait().await.ok()
     }
 
     fn spawn(&self) -> Result<(u32, Child)> {

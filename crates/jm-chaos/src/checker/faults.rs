@@ -20,8 +20,6 @@ pub(super) struct Faults {
     seen: HashMap<u32, Fault>,
     /// By slot: of which fault, and from when, recovery is waited for; `None` while another fault is not healed yet.
     waiting: HashMap<u8, Vec<(u32, Option<u64>)>>,
-    /// The broker has several nodes: one that is down is no reason to wait.
-    cluster: bool,
     recoveries: BTreeMap<FaultKind, Vec<u64>>,
     superseded: BTreeMap<FaultKind, u64>,
     /// Publishes that were written, by connection, channel and number: when. For the publishers' recovery.
@@ -80,15 +78,14 @@ impl Faults {
                     self.reachable_again(at, slot);
                 }
             }
-            What::Opened { node, .. } => self.cluster |= node > 0,
             What::Quiet {} => {
                 self.quiet = true;
                 self.waiting.clear();
             }
-            What::Published { connection, channel, number, .. } if !self.quiet => {
-                if ledger.process_of(connection).is_some_and(|(_, process)| process.role == Role::Publisher) {
-                    self.written.insert((connection, channel, number), at);
-                }
+            What::Published { connection, channel, number, .. }
+                if !self.quiet && ledger.process_of(connection).is_some_and(|(_, it)| it.role == Role::Publisher) =>
+            {
+                self.written.insert((connection, channel, number), at);
             }
             What::Confirmed { connection, channel, number, ok: true, .. } => {
                 if let Some(written) = self.written.remove(&(connection, channel, number)) {
@@ -119,17 +116,17 @@ impl Faults {
             if !self.unreachable(slot)
                 && let Some(waiting) = self.waiting.get_mut(&slot)
             {
-                waiting.iter_mut().for_each(|(_, since)| _ = since.get_or_insert(at));
+                for (_, since) in waiting {
+                    since.get_or_insert(at);
+                }
             }
         }
     }
 
-    /// Whether a slot cannot reach the broker by a fault that is not healed yet.
+    /// Whether a slot is kept from the broker by a fault that is not healed yet. A node that is down is in everybody's way:
+    /// what it led has no leader until the others have noticed.
     fn unreachable(&self, slot: u8) -> bool {
-        self.seen.values().any(|fault| {
-            let node = matches!(fault.kind, FaultKind::BrokerKill | FaultKind::LeaderKill | FaultKind::BrokerFreeze);
-            fault.healed.is_none() && plan::touches(fault.slot, slot) && !(node && self.cluster)
-        })
+        self.seen.values().any(|fault| fault.healed.is_none() && plan::touches(fault.slot, slot))
     }
 
     /// A delivery was settled.

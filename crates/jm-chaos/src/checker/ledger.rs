@@ -168,7 +168,7 @@ impl Ledger {
                 }
             }
             What::Opened { connection, process, .. } => {
-                self.connections.entry(connection).or_default().process = process
+                self.connections.entry(connection).or_default().process = process;
             }
             What::Published { connection, channel, number, id, dead, .. } => {
                 self.publish(connection, channel, number, Publish { id, dead });

@@ -24,7 +24,7 @@ impl Checker {
         }
     }
 
-    /// 1. Every confirmed publish is processed, queued or dead-lettered; and what a publisher was told is confirmed, is.
+    /// Invariant 1: Every confirmed publish is processed, queued or dead-lettered; and what a publisher was told is confirmed, is.
     fn nothing_lost(&mut self, id: Id) {
         let messages = &self.ledger.messages;
         let Some(message) = messages.get(&id) else { return };
@@ -50,7 +50,7 @@ impl Checker {
         }
     }
 
-    /// 2. Nothing is processed that was not published.
+    /// Invariant 2: Nothing is processed that was not published.
     fn nothing_unexpected(&mut self, id: Id) {
         let Some(message) = self.ledger.messages.get(&id) else { return };
         let wanted = match id.question() {
@@ -68,7 +68,7 @@ impl Checker {
         }
     }
 
-    /// 3. Each repeat is explained: by a second copy that a publisher had to write since it did not hear of the first,
+    /// Invariant 3: Each repeat is explained: by a second copy that a publisher had to write since it did not hear of the first,
     /// by a delivery whose channel ended, by one that was given back, or by an ack that may have been lost.
     fn repeats_explained(&mut self, id: Id) {
         let Some(message) = self.ledger.messages.get(&id) else { return };
@@ -97,7 +97,7 @@ impl Checker {
         }
     }
 
-    /// 7. A dead-lettered message has one copy there, or as many as faults explain, and is not done elsewhere.
+    /// Invariant 7: A dead-lettered message has one copy there, or as many as faults explain, and is not done elsewhere.
     fn dead_letters_whole(&mut self, id: Id) {
         let Some(message) = self.ledger.messages.get(&id) else { return };
         let deed = Deed::of(self.seed, id);
@@ -140,7 +140,7 @@ impl Checker {
 
     // --- 4, 5: at each settlement ---
 
-    /// 4. An ack comes after the handler's success and after its answers' confirms, or after the confirm of the copy
+    /// Invariant 4: An ack comes after the handler's success and after its answers' confirms, or after the confirm of the copy
     /// among the dead letters; all of it in the process that acks.
     pub(super) fn ack_order(&mut self, at: u64, connection: u32, delivery: &Delivery, verdict: Verdict) {
         if verdict != Verdict::Ack {
@@ -158,7 +158,7 @@ impl Checker {
         self.findings.add(Invariant::AckLast, at, Some(id), || format!("{id:?} was acked before {missing}"));
     }
 
-    /// 5. One settlement for each delivery, on the channel it came by.
+    /// Invariant 5: One settlement for each delivery, on the channel it came by.
     pub(super) fn one_settlement(&mut self, at: u64, connection: u32, channel: u16, tag: u64, empty: bool) {
         if empty {
             self.findings.add(Invariant::OneSettlement, at, None, || {
@@ -192,7 +192,7 @@ impl Checker {
 
     // --- 6, 8: at each run ---
 
-    /// 6. At most 1 + `max_retry_attempts` runs for each delivery; one for a permanent error; none for what cannot be
+    /// Invariant 6: At most 1 + `max_retry_attempts` runs for each delivery; one for a permanent error; none for what cannot be
     /// read.
     pub(super) fn run_limit(&mut self, at: u64, process: u32, id: Id, attempt: u32) {
         let Some(message) = self.ledger.messages.get(&id) else { return };
@@ -209,7 +209,7 @@ impl Checker {
         }
     }
 
-    /// 8. One worker begins what it is given in the order in which it came.
+    /// Invariant 8: One worker begins what it is given in the order in which it came.
     pub(super) fn in_order(&mut self, at: u64, process: u32, id: Id, attempt: u32) {
         if id.queue() != Queue::Ordered || id.is_answer() || attempt != 1 {
             return;
@@ -244,7 +244,7 @@ impl Checker {
 
     // --- 9: at the end of a process ---
 
-    /// 9. A process that was told to stop leaves nothing unsettled, unless its broker was not there to be told.
+    /// Invariant 9: A process that was told to stop leaves nothing unsettled, unless its broker was not there to be told.
     pub(super) fn drained(&mut self, at: u64, connection: u32, by_client: bool, unsettled: &[Delivery]) {
         let Some((_, process)) = self.ledger.process_of(connection) else { return };
         let (Some(told), Some(first)) = (process.told_to_stop, unsettled.first()) else { return };
@@ -278,7 +278,7 @@ impl Checker {
 
     // --- 10: at the end of the campaign ---
 
-    /// 10. After healing, all queues become empty, and each has a consumer.
+    /// Invariant 10: After healing, all queues become empty, and each has a consumer.
     pub(super) fn healed(&mut self, at: u64, queue: Queue, ready: u64, unacked: u64, consumers: u64) {
         self.ledger.queues_seen.insert(queue);
         self.ledger.unsettled_at_the_end += ready + unacked;

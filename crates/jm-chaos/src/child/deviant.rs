@@ -122,7 +122,7 @@ impl Deviant<'_> {
         let process = self.job.process;
         self.log.add(What::RunBegan { process, id, attempt: 1 });
         tokio::time::sleep(WORK).await;
-        let fails = !delivery.redelivered && id.count() % FAILS == 0;
+        let fails = !delivery.redelivered && id.count().is_multiple_of(FAILS);
         let outcome = if fails { Outcome::Retryable } else { Outcome::Done };
         self.log.add(What::RunEnded { process, id, outcome });
         if fails && self.deviation != Deviation::AckFirst {

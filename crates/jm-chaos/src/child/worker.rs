@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// The workers' limit of one run.
-const HANDLER_TIMEOUT: Duration = Duration::from_millis(1_000);
+const HANDLER_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longer than that.
 const HANG: Duration = Duration::from_secs(30);
 /// Of a slow handler, and of one that blocks its thread.
