@@ -13,8 +13,8 @@ help: ## Show this list
 CHAT ?= smollm2
 # What people write, such as TEXT='costs $5 "today"', reaches the program to the letter: as make's plain text, by the
 # environment, and beside its option's name, where it may begin with a dash.
-$(foreach name,CHAT TEXT FILE AUDIO MINUTES,$(eval override $(name) := $$(value $(name))))
-export CHAT TEXT FILE AUDIO MINUTES
+$(foreach name,CHAT TEXT FILE AUDIO MINUTES SEED BROKERS,$(eval override $(name) := $$(value $(name))))
+export CHAT TEXT FILE AUDIO MINUTES SEED BROKERS
 option = $(if $($(1)),--$(2)="$$$(1)")
 
 .PHONY: demo
@@ -66,6 +66,11 @@ measure: system ## How quickly each worker is ready, its memory and the size of 
 bench: system ## The core beside a plain lapin loop: ratios and targets; ARGS=--help tells the options, ARGS=--json is for machines
 	@$(CARGO) build --locked --quiet --release --package jm-bench
 	@"$${CARGO_TARGET_DIR:-target}/release/jm-bench" $(ARGS)
+
+.PHONY: chaos
+chaos: system ## Faults from a seed against the core, and a check of what must hold: SEED=7 MINUTES=2 BROKERS=1|3
+	@$(CARGO) build --locked --quiet --package jm-chaos
+	@"$(BUILT)/jm-chaos" run $(call option,SEED,seed) $(call option,MINUTES,minutes) $(call option,BROKERS,brokers) $(ARGS)
 
 .PHONY: schemas
 schemas: ## Write the messages' JSON Schemas anew from their types

@@ -21,6 +21,10 @@ use crate::{
 /// Between two attempts to publish for a message, whatever `retry_base_delay` says.
 const LEAST_PUBLISH_WAIT: Duration = Duration::from_millis(50);
 
+/// The same after the broker refused it (nack). A quorum queue whose leader is gone refuses until the others have elected
+/// a new one: a message that is done must not become a dead letter by some quick attempts within that second.
+const LEAST_REFUSED_WAIT: Duration = Duration::from_secs(1);
+
 /// What came of publishing something for a message.
 enum Published {
     Yes,
@@ -149,7 +153,9 @@ impl InHand<'_> {
                 error = error.to_string(),
                 "publish failed; the task stays unsettled and the publish is tried again"
             );
-            if self.waits_in_vain(backoff.delay(attempt)).await {
+            let refused = matches!(error, PublishError::Refused { .. });
+            let least = if refused { LEAST_REFUSED_WAIT } else { Duration::ZERO };
+            if self.waits_in_vain(backoff.delay(attempt).max(least)).await {
                 return Published::Interrupted;
             }
         }

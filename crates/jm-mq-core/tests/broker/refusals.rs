@@ -1,7 +1,10 @@
 //! What a consumer does when the broker says no: to a declaration, to an answer, to a dead letter, to a user.
 
+use std::time::Duration;
+
 use jm_mq_core::{
-    BrokerOptions, ConsumerState, ExchangeKind, Message, Outgoing, PublisherOptions, Router, Topology, metrics,
+    BrokerOptions, ConsumerOptions, ConsumerState, ExchangeKind, Message, Outgoing, PublisherOptions, Router, Topology,
+    metrics,
 };
 use jm_testkit::RabbitNode;
 use lapin::{
@@ -110,6 +113,29 @@ async fn a_refused_answer_keeps_its_task_and_a_full_dead_letter_queue_keeps_its_
     bench.vhost.purge_queue("o.refused.dead").await.unwrap();
     bench.settled("o.refused").await;
     assert_eq!(bench.vhost.take_all("o.refused.dead").await.unwrap().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_refused_for_a_second_makes_no_dead_letter() {
+    let bench = Bench::shared().await;
+    // As a quorum queue between two leaders, by an exchange of its own, whose publishes no other test counts.
+    bench.publisher.declare(&Topology::work_queue("o.leaderless")).await.unwrap();
+    let full = r#"{"max-length": 1, "overflow": "reject-publish"}"#;
+    bench.vhost.set_policy("leaderless", "^o\\.leaderless$", full).await.unwrap();
+    bench.vhost.publish("o.leaderless", BasicProperties::default(), b"in the way").await.unwrap();
+    let runs = Record::new();
+    let answer = |_| async { Ok(Outgoing::new("o.leaderless", "o.leaderless", Message::new("done", "yes"))) };
+    let options = ConsumerOptions { nack_requeue: false, ..one_worker() };
+    let _running = bench.consume("o.patient", options, recording(&runs, answer)).await;
+    bench.send("o.patient", "task", "1", "{}").await;
+    metric_reaches("jm_mq_publishes_total", &[("exchange", "o.leaderless"), ("outcome", "refused")], 1.0).await;
+    // What an election takes; all attempts were over by then, if only `retry_base_delay` were waited.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    bench.vhost.purge_queue("o.leaderless").await.unwrap();
+    bench.settled("o.patient").await;
+    assert_eq!(bench.vhost.take_all("o.leaderless").await.unwrap().len(), 1);
+    assert_eq!(bench.vhost.take_all("o.patient.dead").await.unwrap().len(), 0);
+    assert_eq!(runs.len(), 1, "the handler's result was kept, and it ran once");
 }
 
 #[tokio::test(flavor = "multi_thread")]

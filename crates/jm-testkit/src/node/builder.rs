@@ -15,6 +15,16 @@ pub(crate) struct Options {
     pub(crate) tls: Option<TlsFiles>,
     pub(crate) port: Option<u16>,
     pub(crate) data: Option<PathBuf>,
+    pub(crate) peer: Option<Peer>,
+}
+
+/// A node whose cluster another one joins.
+#[derive(Clone, Debug)]
+pub(crate) struct Peer {
+    pub(crate) name: String,
+    /// The port of its Erlang port mapper, which the nodes of a cluster share.
+    pub(crate) epmd: u16,
+    pub(crate) cookie: String,
 }
 
 /// The PEM files of a node that also listens with TLS.
@@ -76,6 +86,13 @@ impl RabbitNodeBuilder {
     pub fn data_folder(mut self, folder: impl Into<PathBuf>) -> Self {
         self.options.data = Some(folder.into());
         self
+    }
+
+    /// Joins the cluster of another node when it starts for the first time. The other one has to run, and its port
+    /// mapper goes with it: keep it for as long as this one.
+    pub fn join(mut self, node: &RabbitNode) -> Result<Self> {
+        self.options.peer = Some(node.as_peer()?);
+        Ok(self)
     }
 
     /// Starts the node and returns once it answers AMQP.

@@ -74,11 +74,12 @@ pub(crate) fn write(
         let path = folder.join(child);
         fs::create_dir(&path).with_context(|| format!("could not make {}", path.display()))?;
     }
-    let cookie: String = std::iter::repeat_with(fastrand::alphanumeric).take(20).collect();
+    let fresh = || std::iter::repeat_with(fastrand::alphanumeric).take(20).collect();
+    let cookie = options.peer.as_ref().map_or_else(fresh, |peer| peer.cookie.clone());
     put(folder, "home/.erlang.cookie", &cookie)?;
     // The VM refuses a cookie that others may read.
     fs::set_permissions(folder.join("home/.erlang.cookie"), fs::Permissions::from_mode(0o400))?;
-    put(folder, "rabbitmq.conf", &configuration(ports, options))?;
+    put(folder, "rabbitmq.conf", &configuration(name, ports, options))?;
     if let Some(advanced) = &options.advanced_config {
         put(folder, "advanced.config", advanced)?;
     }
@@ -93,7 +94,7 @@ fn put(folder: &Path, file: &str, text: &str) -> Result<()> {
     fs::write(&path, text).with_context(|| format!("could not write {}", path.display()))
 }
 
-fn configuration(ports: &Ports, options: &Options) -> String {
+fn configuration(name: &str, ports: &Ports, options: &Options) -> String {
     let mut lines = vec![format!("listeners.tcp.1 = 127.0.0.1:{}", ports.amqp)];
     if let (Some(port), Some(tls)) = (ports.amqps, &options.tls) {
         lines.push(format!("listeners.ssl.1 = 127.0.0.1:{port}"));
@@ -109,6 +110,12 @@ fn configuration(ports: &Ports, options: &Options) -> String {
             lines.push(format!("{prefix}.ip = 127.0.0.1"));
             lines.push(format!("{prefix}.port = {port}"));
         }
+    }
+    if let Some(peer) = &options.peer {
+        lines.push("cluster_formation.peer_discovery_backend = classic_config".to_owned());
+        lines.push(format!("cluster_formation.classic_config.nodes.1 = {}", peer.name));
+        // The node locks the list while it joins, and has to be in it.
+        lines.push(format!("cluster_formation.classic_config.nodes.2 = {name}"));
     }
     lines.extend(options.config_lines.iter().cloned());
     lines.join("\n") + "\n"
@@ -134,7 +141,7 @@ fn node_script(folder: &Path, name: &str, installation: &Installation, ports: &P
     let data = options.data.as_ref().map_or_else(|| inside("data"), |data| data.to_string_lossy().into_owned());
     let environment = [
         ("HOME", inside("home")),
-        ("ERL_EPMD_PORT", ports.epmd.to_string()),
+        ("ERL_EPMD_PORT", options.peer.as_ref().map_or(ports.epmd, |peer| peer.epmd).to_string()),
         ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
         // No dump of a crashed VM: it takes long, and the log says why.
         ("ERL_CRASH_DUMP_BYTES", "0".to_owned()),

@@ -20,7 +20,7 @@ use tokio::net::TcpStream;
 use tokio::sync::OnceCell;
 use tokio::time::timeout;
 
-use self::builder::Options;
+use self::builder::{Options, Peer};
 pub use self::builder::{RabbitNodeBuilder, TlsFiles};
 pub(crate) use self::erlang::{Erlang, binary};
 pub(crate) use self::folder::Ports;
@@ -186,6 +186,18 @@ impl RabbitNode {
     /// [`RabbitNodeBuilder::data_folder`]), that one with all that is in it. Its users get this password.
     pub async fn kept_vhost(&self, name: &str, user: &str, password: &str) -> Result<Vhost> {
         Vhost::keep(&self.erlang, name, user, password, &self.ports).await
+    }
+
+    /// A virtual host of this node's cluster as this node has it: what its methods do, they do through this node.
+    pub fn view_of(&self, vhost: &Vhost) -> Vhost {
+        vhost.at(&self.erlang, &self.ports)
+    }
+
+    /// What another node has to know to join.
+    fn as_peer(&self) -> Result<Peer> {
+        let cookie = self.erlang.home.join(".erlang.cookie");
+        let cookie = fs::read_to_string(&cookie).with_context(|| format!("could not read {}", cookie.display()))?;
+        Ok(Peer { name: self.name().to_owned(), epmd: self.ports.epmd, cookie })
     }
 
     /// Evaluates Erlang expressions, separated by commas, in the node. Returns the last one's value as Erlang prints

@@ -74,6 +74,11 @@ impl Vhost {
         Ok(vhost)
     }
 
+    /// The same by another node of its cluster.
+    pub(crate) fn at(&self, erlang: &Arc<Erlang>, ports: &Ports) -> Self {
+        Self::of_node(erlang, &self.name, &self.user, &self.password, ports)
+    }
+
     fn of_node(erlang: &Arc<Erlang>, name: &str, user: &str, password: &str, ports: &Ports) -> Self {
         let helper = access::helper_of(name);
         Self {
