@@ -49,7 +49,7 @@ impl Canary {
         if text.contains(&self.core) {
             return Some("plain");
         }
-        let hexadecimal: String = core.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hexadecimal = core.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
         if text.contains(&hexadecimal) || text.contains(&hexadecimal.to_uppercase()) {
             return Some("hexadecimal");
         }
