@@ -60,6 +60,7 @@ pub(crate) struct Run {
 }
 
 #[derive(Args, Debug)]
+#[expect(clippy::struct_field_names, reason = "the option that names the group")]
 pub(crate) struct Seed {
     /// What the plan is drawn from; a fresh one without it.
     #[arg(long, default_value_t = fastrand::u64(1..1_000_000))]

@@ -101,7 +101,7 @@ fn tell(verdict: &Verdict, plan: &Plan, output: &Output) -> Result<()> {
 }
 
 fn lines(plan: &Plan) -> String {
-    plan.faults.iter().map(|fault| format!("{fault}\n")).collect()
+    plan.faults.iter().fold(String::new(), |text, fault| text + &fault.to_string() + "\n")
 }
 
 fn say(what: std::fmt::Arguments<'_>) -> Result<ExitCode> {

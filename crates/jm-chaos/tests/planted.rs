@@ -1,6 +1,8 @@
 //! Workers that do one thing wrong, on a real broker: the checker finds each of them, and nothing against one that does
 //! all of it right.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say so at once")]
+
 use std::{path::Path, sync::Arc, time::Duration};
 
 use jm_chaos::{

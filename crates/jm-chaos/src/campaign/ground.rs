@@ -107,7 +107,14 @@ impl Ground {
     }
 
     pub(crate) async fn take_all(&self, queue: &str) -> Result<Vec<lapin::message::Delivery>> {
-        self.vhost().take_all(queue).await
+        let mut failure = None;
+        for view in &self.views {
+            match view.take_all(queue).await {
+                Ok(taken) => return Ok(taken),
+                Err(error) => failure = Some(error),
+            }
+        }
+        Err(failure.context("there is no node")?)
     }
 
     /// Waits until each of these queues has a consumer.

@@ -17,6 +17,9 @@ use crate::{
 const REST: Duration = Duration::from_secs(5);
 /// What a broker's start may take.
 const START_LIMIT: Duration = Duration::from_secs(90);
+/// After that a node that does not start is killed and started again, so often.
+const HUNG_LIMIT: Duration = Duration::from_secs(25);
+const STARTS: u32 = 4;
 /// What emptying a queue before its deletion may take; otherwise it is not deleted.
 const EMPTY_LIMIT: Duration = Duration::from_secs(8);
 
@@ -163,6 +166,15 @@ impl Injection {
     async fn kill(&self, node: &RabbitNode) -> Result<bool> {
         node.kill().await?;
         tokio::time::sleep(self.lasts()).await;
+        // A node of a cluster that is back before the others have missed it may hang in its start: an orchestrator would
+        // kill it again.
+        for _ in 1..STARTS {
+            node.start_again().await?;
+            if node.wait_until_up(HUNG_LIMIT).await.is_ok() {
+                return Ok(true);
+            }
+            node.kill().await?;
+        }
         node.start_again().await?;
         node.wait_until_up(START_LIMIT).await?;
         Ok(true)

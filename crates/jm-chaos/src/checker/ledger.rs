@@ -12,6 +12,9 @@ use crate::{
 /// peer after two heartbeats.
 const ACK_AT_RISK: u64 = 30_000_000;
 
+/// A process that is frozen (for 2 s at most) or starved reads late what has passed its tap; a reset before that takes it.
+const READ_WITHIN: u64 = 3_000_000;
+
 #[derive(Debug, Default)]
 pub(super) struct Ledger {
     pub(super) messages: HashMap<Id, Message>,
@@ -65,6 +68,8 @@ pub(super) struct ByProcess {
     pub(super) runs: u16,
     pub(super) successes: u16,
     pub(super) confirms: u16,
+    /// By which connection the latest confirm came, and when.
+    confirmed_by: (u32, u64),
     pub(super) dead_confirmed: bool,
     /// Where its latest delivery came by.
     pub(super) connection: u32,
@@ -94,7 +99,7 @@ impl Message {
 #[derive(Debug, Default)]
 pub(super) struct Connection {
     pub(super) process: u32,
-    pub(super) ended: bool,
+    ended_at: Option<u64>,
     pub(super) channels: HashMap<u16, Channel>,
     /// Acks of the last half minute.
     acks: VecDeque<(u64, Id)>,
@@ -174,7 +179,7 @@ impl Ledger {
                 self.publish(connection, channel, number, Publish { id, dead });
             }
             What::Confirmed { connection, channel, number, multiple, ok } => {
-                self.confirm(connection, channel, number, multiple, ok);
+                self.confirm(at, connection, channel, number, multiple, ok);
             }
             What::Returned { connection, channel, id } => self.channel(connection, channel).returned.push(id),
             What::CancelOk { connection, channel } => self.channel(connection, channel).cancel_ok = Some(at),
@@ -198,17 +203,24 @@ impl Ledger {
         // A worker answers again when it has run again.
         let done =
             id.question().and_then(|id| self.messages.get(&id)).map_or(0, |message| message.by(process).successes);
+        let by = self.messages.get(&id).map(|message| message.by(process)).unwrap_or_default();
+        let heard = by.confirms > 0 && self.was_read(by.confirmed_by);
         let message = self.message(id);
         if dead {
             message.dead_published += 1;
         } else {
-            let confirms = message.by(process).confirms;
             message.published += 1;
-            message.needless += u16::from(confirms > 0 && done <= confirms);
+            message.needless += u16::from(heard && done <= by.confirms);
         }
     }
 
-    fn confirm(&mut self, connection: u32, channel: u16, number: u64, multiple: bool, ok: bool) {
+    /// Whether what came by a connection at a moment has been read by its process: not, if the connection ended at once.
+    fn was_read(&self, (connection, at): (u32, u64)) -> bool {
+        let ended = self.connections.get(&connection).and_then(|connection| connection.ended_at);
+        ended.is_none_or(|ended| ended > at + READ_WITHIN)
+    }
+
+    fn confirm(&mut self, at: u64, connection: u32, channel: u16, number: u64, multiple: bool, ok: bool) {
         let process = self.connections.get(&connection).map_or(0, |connection| connection.process);
         let state = self.channel(connection, channel);
         let confirmed: Vec<Publish> = if multiple {
@@ -232,7 +244,9 @@ impl Ledger {
                 message.by_mut(process).dead_confirmed = true;
             } else {
                 message.confirmed += 1;
-                message.by_mut(process).confirms += 1;
+                let by = message.by_mut(process);
+                by.confirms += 1;
+                by.confirmed_by = (connection, at);
             }
         }
     }
@@ -325,7 +339,7 @@ impl Ledger {
         self.lose(connection, None);
         self.risk_acks(at, connection);
         if let Some(connection) = self.connections.get_mut(&connection) {
-            connection.ended = true;
+            connection.ended_at = Some(at);
             connection.acks = VecDeque::new();
             // A run may still look for the channel it came by.
             for channel in connection.channels.values_mut() {
@@ -336,8 +350,12 @@ impl Ledger {
     }
 
     pub(super) fn end_all(&mut self) {
-        let open: Vec<u32> =
-            self.connections.iter().filter(|(_, connection)| !connection.ended).map(|(&number, _)| number).collect();
+        let open: Vec<u32> = self
+            .connections
+            .iter()
+            .filter(|(_, connection)| connection.ended_at.is_none())
+            .map(|(&number, _)| number)
+            .collect();
         for connection in open {
             self.lose(connection, None);
         }

@@ -92,7 +92,7 @@ impl History {
 
 /// The first message of a queue that asks for this.
 fn asking(queue: Queue, deed: Deed) -> Id {
-    (1..).map(|count| Id::message(queue, 8, count)).find(|&id| Deed::of(SEED, id) == deed).unwrap()
+    (1..1_000_000).map(|count| Id::message(queue, 8, count)).find(|&id| Deed::of(SEED, id) == deed).unwrap()
 }
 
 fn answering(queue: Queue) -> Id {
@@ -154,6 +154,24 @@ fn a_lost_connection_explains_a_repeat_if_something_was_done_to_it() {
     assert_eq!(broken(&explained), []);
     assert_eq!((explained.totals.duplicates_explained, explained.totals.recovered), (1, 1));
     assert_eq!(broken(&repeat(false)), [Invariant::RepeatsExplained]);
+}
+
+#[test]
+fn an_answer_is_written_again_only_if_its_confirm_may_not_have_been_read() {
+    let id = answering(Queue::Work);
+    let again = |reset: bool| {
+        let mut history = History::of(Queue::Work);
+        history.published(id).delivered(id, 1).run(id, 1, Outcome::Done).written(id.answer(), false, 1).confirmed(1);
+        if reset {
+            history.add(What::Ended { connection: PUBLISHING, by_client: false });
+        }
+        let (connection, channel, queue) = (12, CHANNEL, Queue::Done);
+        history.add(What::Opened { connection, process: WORKER, node: 0 });
+        history.add(What::Published { connection, channel, number: 1, id: id.answer(), queue, dead: false });
+        broken(&history.settled(1, Settlement::Ack).answer_left(id).answer_left(id).end())
+    };
+    assert_eq!(again(true), []);
+    assert_eq!(again(false), [Invariant::RepeatsExplained]);
 }
 
 #[test]
