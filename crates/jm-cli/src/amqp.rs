@@ -88,15 +88,15 @@ pub(crate) async fn queue_type(connection: &Connection, queue: &str) -> Result<O
     let name = short(queue)?;
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     let mut arguments = FieldTable::default();
-    arguments.insert("x-queue-type".into(), lapin::types::AMQPValue::LongString("jm-asks-for-the-type".into()));
+    arguments.insert("x-queue-type".into(), lapin::types::AMQPValue::LongString("jm".into()));
     let asked = ask(connection, "asking for a queue's type", async |channel| {
         channel.queue_declare(name, options, arguments).await
     });
     let Err(refusal) = asked.await? else { return Ok(None) };
     Ok(Mismatch::read(&refusal.text).and_then(|mismatch| {
         match (mismatch.argument.as_str(), mismatch.current.as_str()) {
-            // Only classic queues are not durable, and only they are without the argument.
-            ("durable", _) | ("x-queue-type", "") => Some("classic".to_owned()),
+            // Only classic queues are not durable, or auto-delete, or without the argument.
+            ("durable" | "auto_delete", _) | ("x-queue-type", "") => Some("classic".to_owned()),
             ("x-queue-type", current) => Some(current.to_owned()),
             _ => None,
         }

@@ -28,7 +28,7 @@ pub(crate) struct Global {
     /// Only this worker's queue; may be repeated
     #[arg(long, global = true, value_name = "NAME", value_parser = fleet::names(), hide_possible_values = true)]
     pub(crate) worker: Vec<String>,
-    /// The management API, http://rabbit:15672
+    /// The broker's management API
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) management: Option<String>,
     // A text, and empty, since `jm publish` has a body by this name.
@@ -132,7 +132,7 @@ mod tests {
         let line = one_line(&error.to_string());
         assert_eq!(
             line,
-            "unrecognized subcommand 'statsu'; some similar subcommands exist: 'status', 'stat'; `jm help` tells what there is"
+            "unrecognized subcommand 'statsu'; a similar subcommand exists: 'status'; `jm help` tells what there is"
         );
     }
 }

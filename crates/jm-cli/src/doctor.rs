@@ -86,7 +86,7 @@ fn shown(answer: &Answer) -> String {
             Some(remedy) => format!("{}\n-> {remedy}", check.text),
             None => check.text.clone(),
         };
-        table.row([state, Cell::new(check.check), Cell::new(text)]);
+        table.row([state, Cell::new(check.subject), Cell::new(text)]);
     }
     let Answer { ok, warn, fail, unknown, .. } = answer;
     let style = if *fail > 0 { BAD } else { GOOD };

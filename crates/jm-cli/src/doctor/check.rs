@@ -6,7 +6,8 @@ use serde::Serialize;
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Check {
     /// `broker`, `version`, `engine` …
-    pub(super) check: &'static str,
+    #[serde(rename = "check")]
+    pub(super) subject: &'static str,
     pub(super) state: State,
     pub(super) text: String,
     pub(super) remedy: Option<String>,
@@ -37,19 +38,19 @@ impl State {
 }
 
 impl Check {
-    pub(super) fn ok(check: &'static str, text: impl Into<String>) -> Self {
-        Self { check, state: State::Ok, text: text.into(), remedy: None }
+    pub(super) fn ok(subject: &'static str, text: impl Into<String>) -> Self {
+        Self { subject, state: State::Ok, text: text.into(), remedy: None }
     }
 
-    pub(super) fn warn(check: &'static str, text: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { check, state: State::Warn, text: text.into(), remedy: Some(remedy.into()) }
+    pub(super) fn warn(subject: &'static str, text: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { subject, state: State::Warn, text: text.into(), remedy: Some(remedy.into()) }
     }
 
-    pub(super) fn fail(check: &'static str, text: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { check, state: State::Fail, text: text.into(), remedy: Some(remedy.into()) }
+    pub(super) fn fail(subject: &'static str, text: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { subject, state: State::Fail, text: text.into(), remedy: Some(remedy.into()) }
     }
 
-    pub(super) fn unknown(check: &'static str, text: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { check, state: State::Unknown, text: text.into(), remedy: Some(remedy.into()) }
+    pub(super) fn unknown(subject: &'static str, text: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { subject, state: State::Unknown, text: text.into(), remedy: Some(remedy.into()) }
     }
 }

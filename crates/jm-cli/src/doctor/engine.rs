@@ -8,7 +8,6 @@ use jm_engines::{EngineKind, EngineOptions};
 use jm_mq_core::OptionsError;
 use jm_service::{Sections, Settings};
 use reqwest::{Client, Proxy, StatusCode, redirect::Policy};
-use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 
 use super::check::Check;
@@ -81,7 +80,8 @@ async fn ask(name: &str, options: &EngineOptions) -> Result<Check, String> {
     }
     let http = http.build().map_err(|error| causes(&error))?;
     let mut request = http.get(url);
-    if let Some(key) = options.api_key.as_ref().map(|key| key.expose_secret()).filter(|key| !key.is_empty()) {
+    if let Some(key) = options.api_key.as_ref().map(secrecy::ExposeSecret::expose_secret).filter(|key| !key.is_empty())
+    {
         request = request.bearer_auth(key);
     }
     let unreachable = |error: &reqwest::Error| format!("cannot reach {base}: {}", causes(error));

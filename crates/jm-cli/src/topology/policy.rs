@@ -80,26 +80,20 @@ fn drops(policy: &Map<String, Value>) -> Vec<String> {
 /// `dead_letter: broker` relies on a policy.
 fn dead_lettering(inspection: &Inspection<'_>, worker: &ConfiguredWorker, told: &QueueInfo) -> Finding {
     let queue = worker.queue();
-    let by_argument = told.arguments.get("x-dead-letter-exchange");
-    match told.effective_policy_definition.get("dead-letter-exchange").or(by_argument) {
-        Some(exchange) => {
-            Finding::new(OBJECT, queue, State::Ok, format!("dead letters go to exchange `{}`", plain(exchange)))
-        }
-        None => {
-            let text = "there is none with dead-letter-exchange, and consumer.dead_letter is broker: what cannot be \
-                        handled is discarded";
-            let dead = format!("{queue}.dead");
-            let definition =
-                serde_json::json!({ "dead-letter-exchange": "", "dead-letter-routing-key": dead }).to_string();
-            let pattern = format!("^{}$", queue.replace('.', r"\."));
-            let mend = format!(
-                "rabbitmqctl set_policy --vhost {} {} {} {} --apply-to queues",
-                quoted(inspection.vhost()),
-                quoted(&format!("{queue}-dead-letters")),
-                quoted(&pattern),
-                quoted(&definition)
-            );
-            Finding::new(OBJECT, queue, State::Differs, text).mended_by(mend)
-        }
+    let exchange = told.effective_policy_definition.get("dead-letter-exchange");
+    if let Some(exchange) = exchange.or_else(|| told.arguments.get("x-dead-letter-exchange")) {
+        return Finding::new(OBJECT, queue, State::Ok, format!("dead letters go to exchange `{}`", plain(exchange)));
     }
+    let text = "there is none with dead-letter-exchange, and consumer.dead_letter is broker: what cannot be handled is \
+                discarded";
+    let dead = format!("{queue}.dead");
+    let definition = serde_json::json!({ "dead-letter-exchange": "", "dead-letter-routing-key": dead }).to_string();
+    let mend = format!(
+        "rabbitmqctl set_policy --vhost {} {} {} {} --apply-to queues",
+        quoted(inspection.vhost()),
+        quoted(&format!("{queue}-dead-letters")),
+        quoted(&format!("^{}$", queue.replace('.', r"\."))),
+        quoted(&definition)
+    );
+    Finding::new(OBJECT, queue, State::Differs, text).mended_by(mend)
 }
