@@ -3,11 +3,11 @@
 mod canaries;
 mod command_line;
 mod dead_letters;
+mod doctor;
+mod ground;
 mod looking;
 mod records;
 mod replaying;
-mod doctor;
-mod ground;
 mod shell;
 mod status;
 mod support;
