@@ -132,3 +132,12 @@ async fn an_expression_that_fails_or_does_not_parse_is_an_error_that_shows_it() 
     let error = node.eval("this is not Erlang").await.unwrap_err();
     assert!(format!("{error:#}").contains("this is not Erlang"), "{error:#}");
 }
+
+#[tokio::test]
+async fn a_node_joins_the_cluster_of_another_and_sees_the_same_queues() {
+    let first = RabbitNode::start().await.unwrap();
+    let second = RabbitNode::builder().join(&first).unwrap().start().await.unwrap();
+    let vhost = first.vhost().await.unwrap();
+    vhost.declare_queue("tasks").await.unwrap();
+    assert!(second.view_of(&vhost).queue_exists("tasks").await.unwrap());
+}
