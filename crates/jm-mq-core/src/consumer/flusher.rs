@@ -1,8 +1,8 @@
 //! Writes the acks that wait for company, soon and whatever their workers do.
 //!
-//! In a stream of messages an ack waits for the next ones: written as one they cost client and broker a fraction. Their
-//! worker writes them when half of its prefetch is done, so that the broker can go on. What is left when the stream ends,
-//! or when a handler takes its time, is written from here: from a thread that no handler can block.
+//! While a worker has more to do, its acks wait for each other: written as one they cost client and broker a fraction. It
+//! writes them when half of its prefetch is done, and when it finds nothing else to do. What waits behind a handler that
+//! takes its time is written from here: from a thread that no handler can block.
 
 use std::{
     sync::{
@@ -22,6 +22,12 @@ pub(super) const PERIOD: Duration = Duration::from_millis(1);
 /// How many acks do not wait for more: the broker goes on with these while the other half of the prefetch is worked on.
 pub(super) fn enough(prefetch: u16) -> usize {
     usize::from(prefetch).div_ceil(2)
+}
+
+/// How many acks may wait although their worker has nothing to do, in a stream: so few that the broker does not miss them.
+/// With a small prefetch each one counts, above all where there are few workers or a slow network.
+pub(super) fn spare(prefetch: u16) -> usize {
+    usize::from(prefetch / 8)
 }
 
 /// Tells the flushing task that something waits.

@@ -4,7 +4,10 @@ use super::*;
 use crate::consumer::kept::{KeptResult, KeptResults};
 use crate::{handler::Answers, settlement::Failure, settlement::FailureKind};
 use metrics::Counter;
-use std::time::Duration;
+use std::{
+    task::{Context, Waker},
+    time::Duration,
+};
 
 /// A delivery that no broker knows.
 fn delivery(body: &str, redelivered: bool) -> Delivery {
@@ -152,8 +155,12 @@ fn written(handoff: &Handoff) -> bool {
 
 /// Of a worker with a prefetch of six.
 fn ahead() -> (Handoff, Arc<Flusher>) {
+    with_prefetch(6)
+}
+
+fn with_prefetch(prefetch: u16) -> (Handoff, Arc<Flusher>) {
     let flusher = Arc::<Flusher>::default();
-    (Handoff::new(6, Arc::clone(&flusher)), flusher)
+    (Handoff::new(prefetch, Arc::clone(&flusher)), flusher)
 }
 
 #[tokio::test]
@@ -179,19 +186,48 @@ async fn a_worker_that_has_nothing_more_to_do_writes_its_ack_at_once() {
     assert!(written(&handoff), "that was the last");
 }
 
+/// Whether an idle worker has what is settled written, having looked once more for something to do.
+fn written_when_idle(handoff: &Handoff) -> bool {
+    let mut next = std::pin::pin!(handoff.next());
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(next.as_mut().poll(&mut cx).is_pending() && next.as_mut().poll(&mut cx).is_pending());
+    written(handoff)
+}
+
 #[tokio::test]
-async fn in_a_stream_more_is_to_come_although_nothing_is_here_yet() {
-    let (handoff, _) = ahead();
-    let first = delivery("1", false);
-    let soon = Delivery { arrived: first.arrived + flusher::PERIOD / 2, ..delivery("2", false) };
-    let late = Delivery { arrived: soon.arrived + flusher::PERIOD * 2, ..delivery("3", false) };
-    for (delivery, at_once) in [(first, true), (soon, false), (late, true)] {
-        handoff.push(&mut vec![delivery]);
+async fn in_a_stream_an_idle_worker_keeps_a_few_acks_of_a_large_prefetch_and_none_of_a_small_one() {
+    for (prefetch, kept) in [(6, 0), (16, 2), (50, 6)] {
+        let (handoff, _) = with_prefetch(prefetch);
+        handoff.push(&mut vec![delivery("0", false)]);
+        let mut arrived = handoff.oldest().unwrap();
+        handoff.take_unstarted(None);
+        for number in 1..=kept + 1 {
+            arrived += flusher::PERIOD / 2;
+            handoff.push(&mut vec![Delivery { arrived, ..delivery("1", false) }]);
+            handoff.next().await.unwrap();
+            handoff.finish(Verdict::Ack, None);
+            assert_eq!(written_when_idle(&handoff), number > kept, "{number} of prefetch {prefetch}");
+        }
+        take_settled(&handoff);
+        handoff.push(&mut vec![Delivery { arrived: arrived + flusher::PERIOD * 2, ..delivery("2", false) }]);
         handoff.next().await.unwrap();
         handoff.finish(Verdict::Ack, None);
-        assert_eq!(written(&handoff), at_once);
-        take_settled(&handoff);
+        assert!(written(&handoff), "no stream any more");
     }
+}
+
+#[tokio::test]
+async fn a_delivery_that_comes_while_the_worker_looks_again_is_done_first() {
+    let (handoff, _) = ahead();
+    handoff.push(&mut ["0", "1"].map(|body| delivery(body, false)).into());
+    handoff.next().await.unwrap();
+    handoff.finish(Verdict::Ack, None);
+    handoff.take_unstarted(None);
+    let mut next = std::pin::pin!(handoff.next());
+    assert!(futures_util::poll!(&mut next).is_pending());
+    handoff.push(&mut vec![delivery("2", false)]);
+    assert!(futures_util::poll!(&mut next).is_ready());
+    assert!(!written(&handoff));
 }
 
 #[tokio::test(start_paused = true)]

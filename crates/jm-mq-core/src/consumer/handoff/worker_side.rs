@@ -1,5 +1,7 @@
 //! What a worker does with its handoff: takes deliveries, and says what became of them.
 
+use std::{future::poll_fn, task::Poll};
+
 use super::{Finished, Handoff, Hold, Running, Settled, Verdict};
 use crate::{
     consumer::kept::{KeptResult, KeptResults, Promise},
@@ -7,11 +9,13 @@ use crate::{
 };
 
 impl Handoff {
-    /// The next delivery to work on; `None` once the consumer is draining.
+    /// The next delivery to work on; `None` once the consumer is draining. A worker without work has its settlements
+    /// written first, but for the few that may wait in a stream.
     pub(in crate::consumer) async fn next(&self) -> Option<Work> {
+        let mut looked_again = false;
         loop {
             let changed = self.work.notified();
-            {
+            let missed = {
                 let mut state = self.state();
                 if state.stopped {
                     return None;
@@ -22,8 +26,21 @@ impl Handoff {
                     state.running = Some(Running { work: work.clone(), arrived, hold: Hold::Ours(delivery) });
                     return Some(work);
                 }
+                let may_wait = if state.in_a_stream { self.spare } else { 0 };
+                state.settled.len() > may_wait
+            };
+            if missed && !looked_again {
+                // The next delivery may be here already, with its channel's task waiting for this thread: one frame for
+                // both.
+                let_others_run().await;
+                looked_again = true;
+                continue;
+            }
+            if missed {
+                self.write();
             }
             changed.await;
+            looked_again = false;
         }
     }
 
@@ -116,4 +133,18 @@ impl Handoff {
             changed.await;
         }
     }
+}
+
+/// Goes to the end of this thread's queue, once.
+async fn let_others_run() {
+    let mut ran = false;
+    poll_fn(|cx| {
+        if ran {
+            return Poll::Ready(());
+        }
+        ran = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
