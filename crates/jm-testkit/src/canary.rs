@@ -49,7 +49,7 @@ impl Canary {
         if text.contains(&self.core) {
             return Some("plain");
         }
-        let hexadecimal = core.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
+        let hexadecimal = core.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
         if text.contains(&hexadecimal) || text.contains(&hexadecimal.to_uppercase()) {
             return Some("hexadecimal");
         }
@@ -84,7 +84,7 @@ mod tests {
             format!("amqp://u:{}@host", utf8_percent_encode(value, NON_ALPHANUMERIC)),
             format!("{:?}", value.as_bytes()),
             serde_json::json!(value.as_bytes()).to_string(),
-            value.bytes().map(|byte| format!("{byte:02X}")).collect(),
+            value.bytes().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().concat(),
         ];
         let before = (0..5).map(|length| format!("{}{value}:", "u".repeat(length)));
         let encoded = before.flat_map(|text| [STANDARD_NO_PAD.encode(&text), URL_SAFE_NO_PAD.encode(&text)]);

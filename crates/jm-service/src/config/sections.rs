@@ -29,9 +29,10 @@ impl Sections {
         // A section that is no mapping would replace the whole section of the sources before it.
         for layer in &mut layers {
             let wrong = layer.values.iter().filter(|(_, value)| value.as_dict().is_none());
-            problems.extend(wrong.map(|(section, value)| Problem {
+            problems.extend(wrong.map(|(section, _)| Problem {
                 key: section.clone(),
-                value: Some(shown(section, value)),
+                // It may be a secret at the wrong place.
+                value: None,
                 source: Some(layer.source.clone()),
                 text: "allowed: a mapping of keys to values".into(),
             }));

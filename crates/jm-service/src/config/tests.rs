@@ -163,7 +163,7 @@ fn a_section_without_keys_says_nothing_and_one_that_is_no_mapping_is_a_mistake()
     let wrong = folder(&[("test-worker.yaml", "consumer: 5\nrabbitmq: [canary]\nhttp: \"\"")]);
     let file = wrong.path().join("test-worker.yaml").display().to_string();
     let found = problems(Some(wrong.path()), &[]);
-    assert_eq!(found[0], format!("consumer is 5 ({file}); allowed: a mapping of keys to values"));
+    assert_eq!(found[0], format!("consumer ({file}): allowed: a mapping of keys to values"));
     assert_eq!(found.len(), 3, "{found:?}");
 }
 

@@ -188,8 +188,8 @@ async fn no_fault_of_broker_engine_or_store_brings_a_secret_of_the_asr_worker_to
     };
     outputs.add_worker("asr-worker with TLS", worker).await;
 
-    // Fourteen failures of two runs each, and what the broker's faults are reported as.
-    outputs.add_reports(&sentry, 20);
+    // One for each failure of engine and store, at least.
+    outputs.add_reports(&sentry, 11);
     outputs.assert_secrets_kept();
 }
 
