@@ -1,5 +1,7 @@
 //! What must hold of any configuration, for property tests and for `make fuzz`. Not part of the crate otherwise.
 
+#![allow(clippy::missing_panics_doc, reason = "an assertion that fails is what each of these is for")]
+
 use std::ffi::OsString;
 
 use crate::config::{NoSettings, fuzzed};

@@ -1,5 +1,7 @@
 //! What must hold of recordings and of their addresses.
 
+#![allow(clippy::missing_panics_doc, reason = "an assertion that fails is what each of these is for")]
+
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
