@@ -86,7 +86,7 @@ impl Page {
     }
 
     /// What was found out besides the transcript.
-    pub fn results(&mut self, view: &RecordView, neighbours: &[(&str, f32)]) {
+    pub fn results(&mut self, view: &RecordView) {
         if let Some(title) = &view.title {
             self.wrapped_entry("title", &title.text);
         }

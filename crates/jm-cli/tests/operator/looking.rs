@@ -5,8 +5,8 @@ use lapin::types::{AMQPValue, FieldTable};
 use serde_json::Value;
 
 use crate::{
-    dead_letters::{DEAD, Dead, QUEUE, dead, ids, leave, vhost},
-    support::{jm_at, said},
+    dead_letters::{DEAD, Dead, QUEUE, dead, ids, leave, said, vhost},
+    support::jm_at,
 };
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,8 +12,8 @@ use serde_json::Value;
 use tokio::process::{Child, Command};
 
 use crate::{
-    dead_letters::{DEAD, Dead, QUEUE, dead, id, ids, leave, on, original, vhost},
-    support::{jm_at, said},
+    dead_letters::{DEAD, Dead, QUEUE, dead, id, ids, leave, on, original, said, vhost},
+    support::jm_at,
 };
 
 const LIMIT: Duration = Duration::from_secs(120);
