@@ -17,7 +17,8 @@ The body is checked against the type's schema (`jm schema TYPE`) before anything
 is sent. What is printed is the message id, or with --wait the answer.
 
 Examples:
-  jm publish llm.chat --json '{\"messages\":[{\"role\":\"user\",\"content\":\"Hi\"}]}' --wait
+  jm publish record.deleted --json '{\"record_id\":\"note-1\",\"revision\":2}'
+  jm publish llm.chat --file chat.json --wait
   jm publish asr.transcribe --file task.json
   jq -c .task notes.json | jm publish embed.text -";
 
@@ -41,7 +42,7 @@ pub(crate) struct Arguments {
     /// Straight to this queue instead of the type's
     #[arg(long, value_name = "QUEUE")]
     queue: Option<String>,
-    /// The message id; a repeat of the same work should have the same one
+    /// The message id; a repeat of the same work has the same
     #[arg(long, value_name = "ID")]
     id: Option<String>,
     /// Wait for the answer, and print it

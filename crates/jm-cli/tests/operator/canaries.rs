@@ -10,8 +10,8 @@ use jm_testkit::{QueueCounts, Vhost};
 use serde_json::Value;
 
 use crate::{
-    dead_letters::{DEAD, QUEUE, dead, ids, leave, vhost},
-    support::{jm_at, said},
+    dead_letters::{DEAD, QUEUE, dead, ids, leave, said, vhost},
+    support::jm_at,
 };
 
 const LIMIT: Duration = Duration::from_secs(60);

@@ -1,11 +1,21 @@
 //! Dead letters as the workers leave them.
 
+use std::ffi::OsStr;
+
 use jm_testkit::{RabbitNode, Vhost};
 use lapin::{
     BasicProperties, ExchangeKind,
     message::Delivery,
     types::{AMQPValue, FieldTable},
 };
+use tokio::process::Command;
+
+use crate::support::{self, Said};
+
+/// What `jm` says, which always is something.
+pub(crate) async fn said(command: Command, arguments: impl IntoIterator<Item: AsRef<OsStr>>) -> Said {
+    support::said(command, arguments).await.unwrap()
+}
 
 pub(crate) const QUEUE: &str = "jm.llm";
 pub(crate) const DEAD: &str = "jm.llm.dead";

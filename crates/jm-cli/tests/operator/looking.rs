@@ -5,8 +5,8 @@ use lapin::types::{AMQPValue, FieldTable};
 use serde_json::Value;
 
 use crate::{
-    dead_letters::{DEAD, Dead, QUEUE, dead, ids, leave, vhost},
-    support::{jm_at, said},
+    dead_letters::{DEAD, Dead, QUEUE, dead, ids, leave, said, vhost},
+    support::jm_at,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -77,7 +77,7 @@ async fn the_keys_of_a_listed_letter_stay_as_they_are() {
     let said = said(jm_at(&vhost), ["dead", "list", QUEUE, "--json"]).await;
     assert_eq!(
         said.out.trim_end(),
-        r#"{"queue":"jm.llm.dead","message_id":"m-1","correlation_id":null,"type":"llm.chat","error_kind":"exhausted","error":"503 Service Unavailable","attempts":4,"failed_at":"2026-11-23T12:00:00.5Z","worker":"host/1#0","original_queue":"jm.llm","exchange":"jm.llm","routing_key":"jm.llm","bytes":57}"#
+        r#"{"queue":"jm.llm.dead","message_id":"m-1","correlation_id":null,"type":"llm.chat","error_kind":"exhausted","error":"503 Service Unavailable","attempts":4,"failed_at":"2026-11-23T12:00:00.5Z","worker":"host/1#0","original_queue":"jm.llm","exchange":"jm.llm","routing_key":"jm.llm","bytes":56}"#
     );
 }
 

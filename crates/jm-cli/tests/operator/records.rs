@@ -6,7 +6,7 @@ use record_event_worker::{DatabaseOptions, PipelineOptions, RecordEvents, Store}
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::support::{jm, said};
+use crate::{dead_letters::said, support::jm};
 
 async fn takes<T: Payload + Serialize>(router: &Router, event: &T) {
     let body = serde_json::to_vec(event).unwrap();

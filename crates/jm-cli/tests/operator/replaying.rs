@@ -12,8 +12,8 @@ use serde_json::Value;
 use tokio::process::{Child, Command};
 
 use crate::{
-    dead_letters::{DEAD, Dead, QUEUE, dead, id, ids, leave, on, original, vhost},
-    support::{jm_at, said},
+    dead_letters::{DEAD, Dead, QUEUE, dead, id, ids, leave, on, original, said, vhost},
+    support::jm_at,
 };
 
 const LIMIT: Duration = Duration::from_secs(120);
@@ -46,7 +46,8 @@ async fn everywhere(vhost: &Vhost) -> HashMap<String, usize> {
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_dead_letters_survive_five_cuts_and_two_kills() {
     const COUNT: u64 = 10_000;
-    let vhost = on(&RabbitNode::start().await.unwrap()).await;
+    let node = RabbitNode::start().await.unwrap();
+    let vhost = on(&node).await;
     leave(&vhost, (0..COUNT).map(|number| dead(&format!("m-{number}")))).await;
     let proxy = TcpProxy::start(([127, 0, 0, 1], vhost.port).into()).await.unwrap();
     let start = || {
@@ -81,7 +82,12 @@ async fn ten_thousand_dead_letters_survive_five_cuts_and_two_kills() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_goes_back_as_it_was() {
     let vhost = vhost().await;
-    let more = || vec![("tenant", AMQPValue::ShortInt(7)), ("CC", AMQPValue::LongString("elsewhere".into()))];
+    let more = || {
+        vec![
+            ("tenant", AMQPValue::ShortInt(7)),
+            ("CC", AMQPValue::FieldArray(vec![AMQPValue::LongString("elsewhere".into())].into())),
+        ]
+    };
     let sent = Dead { more: more(), body: b"\xff\x00 body".to_vec(), ..dead("m-1") };
     let (properties, body) = Dead { more: more()[..1].to_vec(), body: sent.body.clone(), ..dead("m-1") }.message();
     leave(&vhost, [sent]).await;
