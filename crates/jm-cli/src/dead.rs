@@ -77,6 +77,7 @@ impl Choice {
     }
 }
 
+#[expect(clippy::case_sensitive_file_extension_comparisons, reason = "a queue's name, and no file's")]
 fn dead_letter_queue(configuration: &Configuration, name: &str, exact: bool) -> String {
     if exact || name.ends_with(".dead") {
         return name.to_owned();

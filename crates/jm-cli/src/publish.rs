@@ -70,10 +70,7 @@ pub(crate) async fn run(arguments: Arguments, operator: &Operator<'_>) -> Result
     if let Some(record) = record {
         message = message.correlation_id(&record);
     }
-    let answer = match arguments.wait {
-        true => Some(Answer::listen(operator).await?),
-        false => None,
-    };
+    let answer = if arguments.wait { Some(Answer::listen(operator).await?) } else { None };
     if let Some(answer) = &answer {
         message = message.reply_to(answer.queue());
     }

@@ -101,7 +101,7 @@ impl Canary {
                 biased;
                 told = self.outcomes.next() => match told {
                     Some(Ok(delivery)) => {
-                        let told = delivery.properties.correlation_id().as_ref().map(|id| id.as_str());
+                        let told = delivery.properties.correlation_id().as_ref().map(lapin::types::ShortString::as_str);
                         let is_outcome =
                             delivery.properties.kind().as_ref().is_some_and(|kind| kind.as_str() == dead_letters::OUTCOME_TYPE);
                         if is_outcome && told == Some(replay) {
@@ -113,10 +113,9 @@ impl Canary {
                 },
                 _ = looks.tick() => {
                     let is_last = Instant::now() >= deadline;
-                    if is_last || search.has_begun() || self.dead_letters().await? > before {
-                        if let Some(letter) = search.go_on(&self.connection, replay, deadline).await? {
+                    if (is_last || search.has_begun() || self.dead_letters().await? > before)
+                        && let Some(letter) = search.go_on(&self.connection, replay, deadline).await? {
                             break Fate::Back(Box::new(letter));
-                        }
                     }
                     if is_last {
                         break Fate::Unknown;

@@ -56,10 +56,7 @@ impl Giver {
         };
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let publish = async { self.channel.basic_publish(exchange, key, options, body, properties).await?.await };
-        let confirmed = match timeout(self.limit, publish).await {
-            Ok(confirmed) => confirmed,
-            Err(_) => return Err(Trouble::Lost(self.silent())),
-        };
+        let Ok(confirmed) = timeout(self.limit, publish).await else { return Err(Trouble::Lost(self.silent())) };
         match confirmed {
             Ok(Confirmation::Ack(None)) => Ok(Given::Confirmed),
             Ok(Confirmation::Ack(Some(returned))) => {

@@ -16,15 +16,15 @@ impl Letter {
     }
 
     pub(crate) fn message_type(&self) -> Option<&str> {
-        self.properties.kind().as_ref().map(|kind| kind.as_str())
+        self.properties.kind().as_ref().map(lapin::types::ShortString::as_str)
     }
 
     pub(crate) fn message_id(&self) -> Option<&str> {
-        self.properties.message_id().as_ref().map(|id| id.as_str())
+        self.properties.message_id().as_ref().map(lapin::types::ShortString::as_str)
     }
 
     pub(crate) fn correlation_id(&self) -> Option<&str> {
-        self.properties.correlation_id().as_ref().map(|id| id.as_str())
+        self.properties.correlation_id().as_ref().map(lapin::types::ShortString::as_str)
     }
 
     pub(crate) fn header(&self, name: &str) -> Option<&AMQPValue> {

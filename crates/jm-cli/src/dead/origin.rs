@@ -48,7 +48,7 @@ const NOT_TAKEN_ALONG: [&str; 5] =
 /// hear when it is done.
 pub(crate) fn properties(letter: &Letter, replay: &str, outcome_to: Option<&str>) -> BasicProperties {
     let mut headers = FieldTable::default();
-    let own = letter.properties.headers().iter().flat_map(|headers| headers.inner());
+    let own = letter.properties.headers().iter().flat_map(FieldTable::inner);
     for (name, value) in own.filter(|(name, _)| !NOT_TAKEN_ALONG.contains(&name.as_str())) {
         headers.insert(name.clone(), value.clone());
     }
@@ -110,7 +110,8 @@ mod tests {
             ("tenant", AMQPValue::LongInt(7)),
         ]);
         let back = properties(&letter, "run/2", None);
-        let headers: Vec<&str> = back.headers().as_ref().unwrap().inner().keys().map(|name| name.as_str()).collect();
+        let headers: Vec<&str> =
+            back.headers().as_ref().unwrap().inner().keys().map(lapin::types::ShortString::as_str).collect();
         assert_eq!(headers, ["jm-error-kind", "jm-replay", "tenant"]);
         // It would have to be ours, or the broker closes the channel.
         assert_eq!(back.user_id(), &None);

@@ -52,6 +52,7 @@ Examples:
 /// Put back what failed, to where it came from
 #[derive(Debug, Args)]
 #[command(after_help = HELP, after_long_help = format!("{HELP}\n\n{QUORUM}"))]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
 pub(crate) struct Arguments {
     /// A worker's queue, its worker's name, or the queue with the dead letters itself
     #[arg(required_unless_present = "from")]
@@ -145,10 +146,8 @@ pub(super) struct Tally {
 
 impl Tally {
     pub(super) fn leave(&mut self, reason: String) {
-        let reason = match self.left.len() < MAX_REASONS || self.left.contains_key(&reason) {
-            true => reason,
-            false => "other reasons".to_owned(),
-        };
+        let is_told = self.left.len() < MAX_REASONS || self.left.contains_key(&reason);
+        let reason = if is_told { reason } else { "other reasons".to_owned() };
         *self.left.entry(reason).or_default() += 1;
     }
 }

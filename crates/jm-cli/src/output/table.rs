@@ -45,10 +45,6 @@ impl Table {
     pub(crate) fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
         self.0.add_row(cells.into_iter().map(|cell| cell.0));
     }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
 }
 
 impl Cell {

@@ -47,9 +47,10 @@ impl<'a> Source<'a> {
                 opened.map_err(|error| Failure::missing(format_args!("{}: {error}", path.display())))?
             }
         };
-        match body.len() as u64 > MAX_BODY {
-            true => Err(invalid(format_args!("the body has more than {MAX_BODY} bytes, RabbitMQ's limit"))),
-            false => Ok(body),
+        if body.len() as u64 > MAX_BODY {
+            Err(invalid(format_args!("the body has more than {MAX_BODY} bytes, RabbitMQ's limit")))
+        } else {
+            Ok(body)
         }
     }
 }

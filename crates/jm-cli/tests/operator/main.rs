@@ -1,5 +1,7 @@
 //! `jm` as an operator runs it: the binary, against a real private broker.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on should say so at once")]
+
 mod canaries;
 mod command_line;
 mod dead_letters;
