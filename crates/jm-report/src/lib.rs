@@ -7,6 +7,6 @@ mod page;
 mod plain;
 mod record;
 
-pub use page::{Page, seconds, wrapped};
+pub use page::{Page, TEXT_LINES, seconds, wrapped};
 pub use plain::plain;
 pub use record::record;

@@ -16,7 +16,7 @@ const LABEL: usize = 11;
 /// Numbers of a vector that are shown.
 const NUMBERS: usize = 4;
 /// Lines of a note's own text that are shown.
-const TEXT_LINES: usize = 3;
+pub const TEXT_LINES: usize = 3;
 /// Columns of a speaker's name.
 const SPEAKER: usize = 20;
 /// Turns of a transcript that are shown.

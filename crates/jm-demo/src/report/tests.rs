@@ -1,6 +1,8 @@
 //! Reports of notes that were never sent.
 
-use jm_tasks::{Completed, Diarized, Embedded, LlmTask, Transcribed};
+use console::measure_text_width;
+use jm_report::TEXT_LINES;
+use jm_tasks::{Completed, Diarized, Embedded, LlmTask, Transcribed, TranscriptSegment};
 
 use super::*;
 use crate::{
