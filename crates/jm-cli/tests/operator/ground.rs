@@ -1,12 +1,22 @@
 //! The broker that these tests share: one with the management API.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, anyhow};
 use jm_testkit::{RabbitNode, Vhost};
-use tokio::{process::Command, sync::OnceCell};
+use tokio::{
+    process::Command,
+    sync::OnceCell,
+    time::{Instant, sleep},
+};
 
-use crate::support::jm_at;
+use crate::support::{Said, jm_at};
 
 const PLUGIN: &str = "rabbitmq_management";
+
+/// The management API tells of a queue's policy with its next statistics.
+const TOLD_LIMIT: Duration = Duration::from_secs(20);
+const LOOK: Duration = Duration::from_millis(100);
 
 static NODE: OnceCell<std::result::Result<RabbitNode, String>> = OnceCell::const_new();
 
@@ -39,4 +49,16 @@ pub(crate) async fn jm_with_management(vhost: &Vhost) -> Result<Command> {
     let mut command = jm_at(vhost);
     command.env("JM_MANAGEMENT__URL", format!("http://127.0.0.1:{port}"));
     Ok(command)
+}
+
+/// Asks until the answer is as wanted; the last answer if it never is.
+pub(crate) async fn told_at_last(ask: impl AsyncFn() -> Result<Said>, wanted: impl Fn(&Said) -> bool) -> Result<Said> {
+    let deadline = Instant::now() + TOLD_LIMIT;
+    loop {
+        let said = ask().await?;
+        if wanted(&said) || Instant::now() >= deadline {
+            return Ok(said);
+        }
+        sleep(LOOK).await;
+    }
 }

@@ -9,7 +9,7 @@ use lapin::{
 use serde_json::Value;
 
 use crate::{
-    ground::{jm_with_management, node, vhost},
+    ground::{jm_with_management, node, told_at_last, vhost},
     support::{Said, assert_plain_and_narrow, jm_at, said},
 };
 
@@ -285,8 +285,13 @@ async fn planted(planted: &Planted) -> Result<()> {
 
     let arguments = ["topology", "diff", "--worker", "asr-worker", "--json"];
     for with_management in [true, false] {
-        let command = if with_management { jm_with_management(&vhost).await? } else { jm_at(&vhost) };
-        let said = said(command, arguments).await?;
+        let ask = async || {
+            let command = if with_management { jm_with_management(&vhost).await? } else { jm_at(&vhost) };
+            said(command, arguments).await
+        };
+        let is_told =
+            |said: &Said| said.json().is_ok_and(|answer| finding(&answer, planted.object, planted.of).is_some());
+        let said = told_at_last(ask, is_told).await?;
         let answer = said.json()?;
         let found = finding(&answer, planted.object, planted.of);
         let found = found.with_context(|| format!("nothing of it, with management {with_management}: {answer:#}"))?;
@@ -329,7 +334,7 @@ async fn a_worker_that_relies_on_a_policy_for_its_dead_letters_is_told_that_ther
     assert!(found["text"].as_str().is_some_and(|text| text.contains("is discarded")), "{found}");
     assert!(found["mend"].as_str().is_some_and(|mend| mend.starts_with("rabbitmqctl set_policy")), "{found}");
     vhost.set_policy("dlx", "^jm\\.asr$", r#"{"dead-letter-exchange": "", "dead-letter-routing-key": "x"}"#).await?;
-    let told = with_broker(&diff).await?;
+    let told = told_at_last(async || with_broker(&diff).await, |told| told.code == 0).await?;
     assert_eq!(told.code, 0, "{told:?}");
     Ok(())
 }
