@@ -3,7 +3,7 @@
 //! One pass in the order of time. In memory are the messages (some 200 bytes each, so 200 MB for a million), the
 //! connections with what is unsettled on them, and the acks of the last half minute; never the history itself.
 //!
-//! Each invariant is a function in [`rules`], named after it.
+//! Each invariant is a function in `rules`, named after it.
 
 mod faults;
 mod findings;

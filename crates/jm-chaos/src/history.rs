@@ -1,6 +1,6 @@
 //! What happened in a campaign: events with the time of the machine's monotonic clock, a line each.
 //!
-//! Three kinds of witness write them, each to a file of its own: the [`tap`](crate::tap) that sees the frames between a
+//! Three kinds of witness write them, each to a file of its own: the `tap` that sees the frames between a
 //! process and the broker, the processes' own handlers and publishers, and the campaign, which does the faults. What the
 //! core believes about itself is not among them.
 

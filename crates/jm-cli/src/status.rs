@@ -44,7 +44,7 @@ pub(crate) struct Arguments {
     /// Only these queues, by their names or their workers'
     #[arg(value_name = "QUEUE")]
     queues: Vec<String>,
-    /// Again every so many seconds, in place [2]
+    /// Again every so many seconds, in place; 2 if none are given
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, require_equals = true, default_missing_value = "2",
         value_parser = clap::value_parser!(u64).range(1..=3600))]
     watch: Option<u64>,
