@@ -8,6 +8,7 @@
 mod faults;
 mod findings;
 mod ledger;
+mod message;
 mod rules;
 mod verdict;
 
