@@ -141,9 +141,17 @@ async fn names_that_are_no_text_and_bottomless_headers_cost_neither_connection_n
              undefined, undefined, {kind}, undefined, undefined, undefined}}"
         );
         let exchange = format!("rabbit_misc:r(<<\"{}\">>, exchange, <<>>)", bench.vhost.name);
-        node.eval(&format!("rabbit_basic:publish({exchange}, <<\"h.bytes\">>, {properties}, <<\"{{}}\">>)"))
-            .await
-            .unwrap();
+        // RabbitMQ 4 has another function for it.
+        let published = format!(
+            "Key = <<\"h.bytes\">>, Exchange = {exchange}, Properties = {properties}, Body = <<\"{{}}\">>, \
+             case erlang:function_exported(rabbit_basic, publish, 4) of \
+             true -> rabbit_basic:publish(Exchange, Key, Properties, Body); \
+             false -> \
+                 {{ok, Message}} = mc_amqpl:message(Exchange, Key, rabbit_basic:build_content(Properties, Body)), \
+                 rabbit_queue_type:publish_at_most_once(Exchange, Message) \
+             end"
+        );
+        node.eval(&published).await.unwrap();
     };
     let half_a_character = "<<97, 233, 162>>";
     let bottomless =
