@@ -43,7 +43,8 @@ impl Log {
         Ok(Self { inner: Mutex::new(Inner { file, lines: Vec::with_capacity(BUFFER) }), buffered })
     }
 
-    /// Records an event of this moment. A full disk is noticed at the end: the history then lacks its last events.
+    /// Records an event of this moment. Ends the process where it cannot be written, as on a full disk: a history that
+    /// lacks events may look as if all had held.
     pub fn add(&self, what: What) {
         self.add_all([what]);
     }
@@ -56,7 +57,7 @@ impl Log {
             Event { at, what }.write(&mut inner.lines);
         }
         if !self.buffered || inner.lines.len() >= BUFFER {
-            let _ = inner.flush();
+            written(inner.flush());
         }
     }
 
@@ -76,6 +77,15 @@ impl Inner {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        let _ = self.flush();
+        written(self.flush());
+    }
+}
+
+/// Ends the process with the code of a campaign that could not be run, unless it was written.
+fn written(result: io::Result<()>) {
+    if let Err(error) = result {
+        // Where this cannot be said either, the code says it.
+        let _ = writeln!(io::stderr(), "jm-chaos: the history cannot be written: {error}");
+        std::process::exit(2);
     }
 }
