@@ -23,7 +23,7 @@ use crate::{
 /// Messages handed to one `publish_all`.
 const BATCH: u64 = 250;
 /// How often histograms are emptied where nobody scrapes; as the workers' binaries do it.
-const UPKEEP: Duration = Duration::from_secs(5);
+const UPKEEP: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(job: &Job) -> Result<Outcome> {
     install_recorder()?;

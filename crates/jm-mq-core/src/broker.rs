@@ -1,15 +1,18 @@
 //! The broker we talk to: where it is, who we are, and how a connection comes about.
 
 mod connection;
+mod doorbell;
 mod greeting;
 mod options;
 pub(crate) mod sanitizer;
 mod single;
+mod socket;
 mod stream;
 mod tls;
 mod transport;
 
 pub(crate) use connection::{ConnectionPool, PooledConnection, Role};
+pub(crate) use doorbell::Doorbell;
 pub use options::{BrokerOptions, HostOptions, Port, TlsOptions};
 pub use single::Connection;
 

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt,
+    ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -12,11 +13,34 @@ use futures_util::StreamExt;
 use lapin::{ConnectionProperties, ConnectionStatus, ErrorKind, Event};
 use secrecy::ExposeSecret;
 
-use super::{Broker, transport::Transport};
+use super::{Broker, doorbell::Doorbell, transport::Transport};
 use crate::{error::ConnectError, metrics::ConnectionGauges};
 
 /// A connection on loan; it goes back to its pool when dropped.
-pub(crate) type PooledConnection = deadpool_lapin::Connection;
+pub(crate) struct PooledConnection {
+    object: deadpool_lapin::Connection,
+    bell: Arc<Doorbell>,
+}
+
+impl PooledConnection {
+    /// To be rung by whoever hands it frames that should be written at once.
+    pub(crate) fn bell(&self) -> Arc<Doorbell> {
+        Arc::clone(&self.bell)
+    }
+
+    /// Out of its pool, for good.
+    pub(crate) fn take(self) -> lapin::Connection {
+        deadpool_lapin::Connection::take(self.object)
+    }
+}
+
+impl Deref for PooledConnection {
+    type Target = lapin::Connection;
+
+    fn deref(&self) -> &lapin::Connection {
+        &self.object
+    }
+}
 
 /// What a connection is for. Publishers and consumers never share one: a blocked publisher must not hold up acks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -107,9 +131,12 @@ impl ConnectionPool {
         let limit = self.broker.options().connect_timeout;
         // The pool's own limits stop waiting, but only this one covers dialling and handshake together.
         match tokio::time::timeout(limit, self.pool.get()).await {
-            Ok(Ok(connection)) => {
+            Ok(Ok(object)) => {
                 attempt.succeeded();
-                Ok(connection)
+                match self.transport.bell() {
+                    Some(bell) => Ok(PooledConnection { object, bell }),
+                    None => unreachable!("a connection was dialled"),
+                }
             }
             Ok(Err(error)) => Err(self.explain(error, limit)),
             Err(_) => Err(self.silent(limit)),
@@ -138,7 +165,7 @@ impl ConnectionPool {
 
     /// Ends a connection that was taken out of the pool: politely within `limit`, and then in any case.
     pub(crate) async fn close_one(&self, connection: PooledConnection, limit: Duration) {
-        let connection = deadpool_lapin::Connection::take(connection);
+        let connection = connection.take();
         drop(tokio::time::timeout(limit, connection.close(200, "OK".into())).await);
         drop(connection);
         self.transport.end_all();

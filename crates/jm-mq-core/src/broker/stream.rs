@@ -12,10 +12,9 @@ use std::{
 
 use futures_io::{AsyncRead, AsyncWrite};
 use futures_util::task::AtomicWaker;
-use tokio::net::TcpStream;
 use tokio_util::compat::Compat;
 
-use super::{greeting::Greeting, sanitizer::Sanitizer};
+use super::{doorbell::Doorbell, greeting::Greeting, sanitizer::Sanitizer, socket::Socket};
 
 /// The off switch of a stream.
 #[derive(Default)]
@@ -62,6 +61,7 @@ pub(super) fn ended() -> io::Error {
 pub(super) struct BrokerStream {
     inner: Inner,
     switch: Arc<Switch>,
+    bell: Arc<Doorbell>,
     sanitizer: Sanitizer,
     /// The beginning of a frame that is looked at when it is complete.
     held: Vec<u8>,
@@ -72,16 +72,21 @@ pub(super) struct BrokerStream {
 }
 
 pub(super) enum Inner {
-    Plain(Compat<TcpStream>),
-    Tls(Box<Compat<tokio_rustls::client::TlsStream<TcpStream>>>),
+    Plain(Compat<Socket>),
+    Tls(Box<Compat<tokio_rustls::client::TlsStream<Socket>>>),
 }
 
 trait Duplex: AsyncRead + AsyncWrite + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Unpin> Duplex for S {}
 
 impl BrokerStream {
-    pub(super) fn new(inner: Inner, switch: Arc<Switch>, greeting: Arc<OnceLock<Greeting>>) -> Self {
-        Self { inner, switch, sanitizer: Sanitizer::default(), held: Vec::new(), clean: Vec::new(), greeting }
+    pub(super) fn new(
+        inner: Inner,
+        switch: Arc<Switch>,
+        bell: Arc<Doorbell>,
+        greeting: Arc<OnceLock<Greeting>>,
+    ) -> Self {
+        Self { inner, switch, bell, sanitizer: Sanitizer::default(), held: Vec::new(), clean: Vec::new(), greeting }
     }
 
     fn parts(self: Pin<&mut Self>) -> (Pin<&mut dyn Duplex>, &Switch) {
@@ -152,7 +157,9 @@ impl AsyncWrite for BrokerStream {
         switch.or_ended(stream.poll_write_vectored(cx, bufs), &switch.writer, cx)
     }
 
+    /// lapin flushes before it looks for what it has to write.
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.bell.answer();
         let (stream, switch) = self.parts();
         switch.or_ended(stream.poll_flush(cx), &switch.writer, cx)
     }

@@ -32,7 +32,9 @@ use tokio_util::compat::TokioAsyncReadCompatExt;
 
 use super::{
     Broker,
+    doorbell::Doorbell,
     greeting::Greeting,
+    socket::Socket,
     stream::{BrokerStream, Inner, Switch, ended},
 };
 use crate::error::ConnectError;
@@ -57,6 +59,7 @@ struct Dialer {
     abandoned: AtomicU64,
     /// Of the stream dialled last.
     greeting: Mutex<Arc<OnceLock<Greeting>>>,
+    bell: Mutex<Option<Arc<Doorbell>>>,
 }
 
 impl Transport {
@@ -71,6 +74,7 @@ impl Transport {
             attempt: AtomicU64::new(0),
             abandoned: AtomicU64::new(0),
             greeting: Mutex::default(),
+            bell: Mutex::default(),
         };
         Self { kit: Tokio::default().with_handle(broker.io_handle()), dialer: Arc::new(dialer) }
     }
@@ -90,6 +94,11 @@ impl Transport {
     /// What the server said of itself when the last connection began.
     pub(super) fn greeting(&self) -> Greeting {
         lock(&self.dialer.greeting).get().cloned().unwrap_or_default()
+    }
+
+    /// Wakes the thread of the last connection.
+    pub(super) fn bell(&self) -> Option<Arc<Doorbell>> {
+        lock(&self.dialer.bell).clone()
     }
 
     /// Ends every stream, and with it lapin's thread; for connections that did not close in time.
@@ -129,6 +138,18 @@ impl Drop for Attempt<'_> {
     }
 }
 
+/// What a stream is reached by from outside.
+struct Ends {
+    switch: Arc<Switch>,
+    bell: Arc<Doorbell>,
+}
+
+impl Ends {
+    fn new() -> io::Result<Self> {
+        Ok(Self { switch: Arc::default(), bell: Arc::new(Doorbell::new()?) })
+    }
+}
+
 impl Dialer {
     /// Tries each node once, starting with the next in turn, until one accepts, within the connect timeout.
     async fn dial(&self) -> io::Result<BrokerStream> {
@@ -143,7 +164,7 @@ impl Dialer {
             let nodes_left = u32::try_from(self.nodes.len() - offset).unwrap_or(1);
             let share = deadline.saturating_duration_since(Instant::now()) / nodes_left;
             match self.dial_node(host, *port, share).await {
-                Ok(inner) => return self.register(inner, attempt),
+                Ok((inner, ends)) => return self.register(inner, ends, attempt),
                 Err(error) => last = Some(error),
             }
         }
@@ -153,7 +174,7 @@ impl Dialer {
         Err(io::Error::new(io::ErrorKind::ConnectionRefused, text))
     }
 
-    async fn dial_node(&self, host: &str, port: u16, limit: Duration) -> Result<Inner, ConnectError> {
+    async fn dial_node(&self, host: &str, port: u16, limit: Duration) -> Result<(Inner, Ends), ConnectError> {
         let address = format!("{host}:{port}");
         let unreachable_node =
             |error: &io::Error| ConnectError::Unreachable { hosts: address.clone(), reason: error.to_string() };
@@ -162,8 +183,10 @@ impl Dialer {
             let stream = stream
                 .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
                 .map_err(|error| unreachable_node(&error))?;
-            match self.broker.tls() {
-                None => Ok(Inner::Plain(stream.compat())),
+            let ends = Ends::new().map_err(|error| unreachable_node(&error))?;
+            let stream = Socket::new(stream, self.broker.io_handle(), Arc::clone(&ends.bell), Arc::clone(&ends.switch));
+            let inner = match self.broker.tls() {
+                None => Inner::Plain(stream.compat()),
                 Some(config) => {
                     let tls_error = |reason: String| ConnectError::Tls { host: address.clone(), reason };
                     let expected = self.broker.options().tls.as_ref().and_then(|tls| tls.server_name.as_deref());
@@ -176,9 +199,10 @@ impl Dialer {
                             Some(verdict) => tls_error(verdict.to_string()),
                             None => unreachable_node(&error),
                         }
-                    })
+                    })?
                 }
-            }
+            };
+            Ok((inner, ends))
         };
         match tokio::time::timeout(limit, connect).await {
             Ok(result) => result,
@@ -186,8 +210,7 @@ impl Dialer {
         }
     }
 
-    fn register(&self, inner: Inner, attempt: u64) -> io::Result<BrokerStream> {
-        let switch = Arc::new(Switch::default());
+    fn register(&self, inner: Inner, Ends { switch, bell }: Ends, attempt: u64) -> io::Result<BrokerStream> {
         let mut streams = lock(&self.streams);
         streams.retain(|stream| stream.strong_count() > 0);
         streams.push(Arc::downgrade(&switch));
@@ -197,7 +220,8 @@ impl Dialer {
         }
         let greeting = Arc::<OnceLock<_>>::default();
         *lock(&self.greeting) = Arc::clone(&greeting);
-        Ok(BrokerStream::new(inner, switch, greeting))
+        *lock(&self.bell) = Some(Arc::clone(&bell));
+        Ok(BrokerStream::new(inner, switch, bell, greeting))
     }
 
     fn end_streams(&self, which: impl Fn(&Switch) -> bool) {

@@ -80,7 +80,7 @@ impl Subscription {
         };
         let (channel, deliveries) = shared.within_rpc_timeout("subscribing", open).await?;
         let channel = Arc::new(channel);
-        handoff.attach(Writer::new(Arc::clone(&channel), shared.rpc_timeout, &shared.metrics));
+        handoff.attach(Writer::new(Arc::clone(&channel), connection.bell(), shared.rpc_timeout, &shared.metrics));
         Ok(Self { shared, handoff, channel, deliveries, taken: Vec::new() })
     }
 

@@ -23,11 +23,12 @@ use super::{
     handoff::{Settled, Verdict},
     unsettled::Unsettled,
 };
-use crate::metrics::QueueMetrics;
+use crate::{broker::Doorbell, metrics::QueueMetrics};
 
 /// The settlements of one channel that the broker does not have yet.
 pub(super) struct Writer {
     channel: Arc<Channel>,
+    bell: Arc<Doorbell>,
     /// What may be written as one.
     unsettled: Unsettled,
     /// In the order in which they were decided; those in flight come first.
@@ -51,9 +52,10 @@ struct InFlight {
 }
 
 impl Writer {
-    pub(super) fn new(channel: Arc<Channel>, limit: Duration, metrics: &QueueMetrics) -> Self {
+    pub(super) fn new(channel: Arc<Channel>, bell: Arc<Doorbell>, limit: Duration, metrics: &QueueMetrics) -> Self {
         Self {
             channel,
+            bell,
             unsettled: Unsettled::default(),
             settlements: VecDeque::new(),
             in_flight: None,
@@ -177,12 +179,12 @@ impl Writer {
         } else if !self.unsettled.remove(tag) {
             return Err("a settlement for a delivery that this channel does not have".into());
         }
-        let channel = Arc::clone(&self.channel);
+        let (channel, bell) = (Arc::clone(&self.channel), Arc::clone(&self.bell));
         let written = Box::pin(async move {
             match verdict {
-                Verdict::Ack => channel.basic_ack(tag, BasicAckOptions { multiple: together > 1 }).await,
-                Verdict::Requeue => channel.basic_nack(tag, nack(true)).await,
-                Verdict::Reject => channel.basic_nack(tag, nack(false)).await,
+                Verdict::Ack => bell.ring_for(channel.basic_ack(tag, BasicAckOptions { multiple: together > 1 })).await,
+                Verdict::Requeue => bell.ring_for(channel.basic_nack(tag, nack(true))).await,
+                Verdict::Reject => bell.ring_for(channel.basic_nack(tag, nack(false))).await,
             }
         });
         self.in_flight = Some(InFlight { count, written, since: Instant::now() });

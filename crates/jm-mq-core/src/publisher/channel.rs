@@ -1,7 +1,10 @@
 //! Confirm-mode channels: long-lived, each used by one publish at a time, thrown away after anything unexpected.
 
 use std::{
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -15,7 +18,7 @@ use lapin::{
 };
 
 use crate::{
-    broker::ConnectionPool,
+    broker::{ConnectionPool, Doorbell},
     error::{ConnectError, PublishError},
     headers::{MAX_HEADER_BYTES, encoded_size},
     message::Outgoing,
@@ -41,6 +44,7 @@ struct Channels {
 pub(super) struct ConfirmChannel {
     channel: Channel,
     connection: ConnectionStatus,
+    bell: Arc<Doorbell>,
     gauges: ChannelGauges,
 }
 
@@ -121,12 +125,17 @@ impl managed::Manager for Channels {
         let open = async {
             let channel = connection.create_channel().await.map_err(lost)?;
             channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(lost)?;
-            Ok(ConfirmChannel { channel, connection: connection.status().clone(), gauges: ChannelGauges::opened() })
+            Ok(ConfirmChannel {
+                channel,
+                connection: connection.status().clone(),
+                bell: connection.bell(),
+                gauges: ChannelGauges::opened(),
+            })
         };
         let opened = tokio::time::timeout(self.rpc_timeout, open).await;
         if !matches!(opened, Ok(Ok(_))) {
             // It may be half dead. The next channel has a new one, perhaps to another node.
-            drop(Object::take(connection));
+            drop(connection.take());
         }
         match opened {
             Ok(result) => result,
@@ -204,7 +213,8 @@ impl Lease {
         let properties = with_app_id(&message.properties, app_id);
         // Neither name is longer than AMQP allows: `defect` was asked before.
         let (exchange, routing_key) = (exchange.as_str().into(), routing_key.as_str().into());
-        self.channel().basic_publish(exchange, routing_key, options, &message.body, properties).await
+        let ConfirmChannel { channel, bell, .. } = self.get();
+        bell.ring_for(channel.basic_publish(exchange, routing_key, options, &message.body, properties)).await
     }
 }
 

@@ -8,7 +8,7 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, Promet
 const SECONDS: [f64; 18] =
     [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 150.0, 300.0, 600.0, 1200.0];
 /// Histograms keep every value until somebody scrapes or cleans up.
-const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Installs the recorder and describes the core's metrics and the process's.
 pub(crate) fn install(process: &metrics_process::Collector) -> Result<PrometheusHandle, BuildError> {

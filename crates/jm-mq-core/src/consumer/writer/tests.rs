@@ -43,7 +43,12 @@ impl Bench {
         let deliveries = deliveries.map(|delivery| Delivery::new(&"q".into(), delivery, Instant::now()));
         let deliveries: Vec<Delivery> = deliveries.collect().await;
         let channel = Arc::new(channel);
-        let mut writer = Writer::new(Arc::clone(&channel), LIMIT, &QueueMetrics::new("q", [].into_iter()));
+        let mut writer = Writer::new(
+            Arc::clone(&channel),
+            Arc::new(Doorbell::new().unwrap()),
+            LIMIT,
+            &QueueMetrics::new("q", [].into_iter()),
+        );
         for delivery in &deliveries {
             writer.arrived(delivery.tag);
         }
