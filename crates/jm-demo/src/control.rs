@@ -68,9 +68,24 @@ pub enum Lowered {
 ///
 /// When it cannot be started, with what it said.
 pub async fn up(state: &StateFolder, arguments: &[String], progress: &mut Progress) -> Result<Raised> {
-    if state.holder()?.is_some() {
-        return Ok(Raised::Already(wait_for(state).await?));
+    let begun = Instant::now();
+    while begun.elapsed() < START_LIMIT {
+        // A holder that ends without being up was interrupted, or could not start: then it is our turn.
+        if state.holder()?.is_some() {
+            match wait_for(state).await? {
+                Some(up) => return Ok(Raised::Already(up)),
+                None => continue,
+            }
+        }
+        if let Some(up) = start_here(state, arguments, progress).await? {
+            return Ok(Raised::Now(up));
+        }
     }
+    bail!("others start it, and none of them is ready after {START_LIMIT:?}; {} says why", state.log().display())
+}
+
+/// `None` when somebody else has begun to start it.
+async fn start_here(state: &StateFolder, arguments: &[String], progress: &mut Progress) -> Result<Option<Up>> {
     progress.doing("starting RabbitMQ and the five workers");
     // Standard input tells the supervisor that we are still here.
     let mut supervisor = start(state, arguments)?;
@@ -83,9 +98,9 @@ pub async fn up(state: &StateFolder, arguments: &[String], progress: &mut Progre
             }
             Told::Ready => {
                 progress.rest();
-                return state.up()?.map(Raised::Now).context("it was up and has ended; its log says why");
+                return state.up()?.map(Some).context("it was up and has ended; its log says why");
             }
-            Told::Taken => return Ok(Raised::Already(wait_for(state).await?)),
+            Told::Taken => return Ok(None),
             Told::Failed { error } => bail!("{error}"),
         }
     }
@@ -101,14 +116,16 @@ fn start(state: &StateFolder, arguments: &[String]) -> Result<Child> {
     command.spawn().context("could not start the supervisor")
 }
 
-/// Somebody else is starting it, or has.
-async fn wait_for(state: &StateFolder) -> Result<Up> {
+/// Somebody else is starting it, or has. `None` when they end before it is up.
+async fn wait_for(state: &StateFolder) -> Result<Option<Up>> {
     let begun = Instant::now();
     while begun.elapsed() < START_LIMIT {
         if let Some(up) = state.up()? {
-            return Ok(up);
+            return Ok(Some(up));
         }
-        state.holder()?.context("another start has failed meanwhile; try again")?;
+        if state.holder()?.is_none() {
+            return Ok(None);
+        }
         sleep(LOOK).await;
     }
     bail!("another start is not ready after {START_LIMIT:?}; {} says why", state.log().display())

@@ -88,12 +88,14 @@ async fn line_with(child: &mut Child, text: &'static str) {
     let lines = BufReader::new(child.stderr.take().unwrap()).lines();
     let found = tokio::task::spawn_blocking(move || {
         let mut lines = lines.map_while(Result::ok);
-        let found = lines.find(|line| line.contains(text));
+        let mut said = Vec::new();
+        let found = lines.by_ref().inspect(|line| said.push(line.clone())).any(|line| line.contains(text));
         // The rest is read, so that the process never waits.
         std::thread::spawn(move || lines.count());
-        found
+        if found { Ok(()) } else { Err(said) }
     });
-    assert!(tokio::time::timeout(LIMIT, found).await.unwrap().unwrap().is_some(), "no line with {text:?}");
+    let found = tokio::time::timeout(LIMIT, found).await.unwrap().unwrap();
+    found.unwrap_or_else(|said| panic!("it ended without a line with {text:?}; it said:\n{}", said.join("\n")));
 }
 
 async fn wait_for(mut child: Child) -> Option<i32> {
