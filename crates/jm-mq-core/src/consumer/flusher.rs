@@ -24,12 +24,6 @@ pub(super) fn enough(prefetch: u16) -> usize {
     usize::from(prefetch).div_ceil(2)
 }
 
-/// How many acks may wait although their worker has nothing to do, in a stream: so few that the broker does not miss them.
-/// With a small prefetch each one counts, above all where there are few workers or a slow network.
-pub(super) fn spare(prefetch: u16) -> usize {
-    usize::from(prefetch / 8)
-}
-
 /// Tells the flushing task that something waits.
 #[derive(Debug, Default)]
 pub(super) struct Flusher {

@@ -48,8 +48,6 @@ pub(super) struct Settled {
 pub(super) struct Handoff {
     /// So many acks are written at once; fewer wait for each other, and the flusher sees to those.
     enough: usize,
-    /// So many may wait although there is nothing to do.
-    spare: usize,
     flusher: Arc<Flusher>,
     state: Mutex<State>,
     /// The present channel's. Locked before the state, where both are.
@@ -123,7 +121,7 @@ pub(super) enum Finished {
 impl Handoff {
     /// Of a worker with this prefetch.
     pub(super) fn new(prefetch: u16, flusher: Arc<Flusher>) -> Self {
-        Self { enough: flusher::enough(prefetch), spare: flusher::spare(prefetch), flusher, ..Self::default() }
+        Self { enough: flusher::enough(prefetch), flusher, ..Self::default() }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {

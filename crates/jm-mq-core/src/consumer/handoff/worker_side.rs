@@ -10,12 +10,12 @@ use crate::{
 
 impl Handoff {
     /// The next delivery to work on; `None` once the consumer is draining. A worker without work has its settlements
-    /// written first, but for the few that may wait in a stream.
+    /// written first.
     pub(in crate::consumer) async fn next(&self) -> Option<Work> {
         let mut looked_again = false;
         loop {
             let changed = self.work.notified();
-            let missed = {
+            let unwritten = {
                 let mut state = self.state();
                 if state.stopped {
                     return None;
@@ -26,17 +26,16 @@ impl Handoff {
                     state.running = Some(Running { work: work.clone(), arrived, hold: Hold::Ours(delivery) });
                     return Some(work);
                 }
-                let may_wait = if state.in_a_stream { self.spare } else { 0 };
-                state.settled.len() > may_wait
+                !state.settled.is_empty()
             };
-            if missed && !looked_again {
+            if unwritten && !looked_again {
                 // The next delivery may be here already, with its channel's task waiting for this thread: one frame for
                 // both.
                 let_others_run().await;
                 looked_again = true;
                 continue;
             }
-            if missed {
+            if unwritten {
                 self.write();
             }
             changed.await;
