@@ -96,6 +96,9 @@ impl Subject {
             ("JM_RABBITMQ__TLS", serde_json::json!({ "cert_file": pem, "key_file": "/no/such" }).to_string()),
             ("JM_RABBITMQ__TLS", serde_json::json!({ "ca_file": pem }).to_string()),
             ("JM_RABBITMQ__TLS", serde_json::json!({ "key": pem }).to_string()),
+            ("JM_RABBITMQ__TLS", serde_json::json!({ "key_file": [pem] }).to_string()),
+            ("JM_RABBITMQ__TLS", pem.clone()),
+            ("JM_RABBITMQ__TLS", key.clone()),
             ("JM_RABBITMQ__TLS", serde_json::json!({ "key_file": STANDARD.encode(pem) }).to_string()),
         ];
         if self.engine.is_some() {
@@ -131,6 +134,8 @@ fn files(misplaced: &Misplaced) -> Vec<String> {
         format!("engine: {{ api_key: \"{any}\" }}"),
         format!("engine: {{ api_key: [\"{any}\"] }}"),
         format!("rabbitmq: {{ password: {{ is: \"{any}\" }} }}"),
+        format!("rabbitmq: {{ tls: {{ key_file: {} }} }}", serde_json::Value::from(misplaced.pem.as_str())),
+        format!("rabbitmq: {{ tls: [{}] }}", serde_json::Value::from(misplaced.pem.as_str())),
         format!("rabbitmq: {{ password: \"{any}\", \n"),
         format!("rabbitmq: {{ password: {any}\n  host: x }}"),
         format!("rabbitmq: \"{plain}\""),
@@ -138,7 +143,6 @@ fn files(misplaced: &Misplaced) -> Vec<String> {
         format!("sentry: {{ dsn: \"{any}\" }}"),
         format!("sentry: {{ dsn: [\"{plain}\"] }}"),
         format!("audio: {{ s3: {{ secret_access_key: \"{any}\", key: 1 }} }}"),
-        format!("\"{plain}\": 1"),
         plain.to_owned(),
         format!("- {plain}"),
     ]
