@@ -23,7 +23,8 @@ use jm_chaos::{
 
 use crate::command_line::{Arguments, Command, Output, Run};
 
-/// The exit codes, beside 0: an invariant was broken; the campaign could not be run; it was stopped by a signal.
+/// The exit codes, beside 0: an invariant was broken, or a secret came out; the campaign could not be run; it was stopped
+/// by a signal.
 const BROKEN: u8 = 1;
 const FAILED: u8 = 2;
 const STOPPED: u8 = 130;
