@@ -158,7 +158,6 @@ mod tests {
             "Throttling.RateQuota",
             "1214",
             "model-not-found",
-            "T",
         ] {
             assert_eq!(shown(told), format!(" ({told})"));
         }
