@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn a_planted_password_breaks_the_campaign_and_is_told_with_file_and_line() {
         let password = Canary::plain("the broker's password");
-        let plan = Plan::draw(1, Duration::from_secs(60), 1);
+        let plan = Plan::draw(1, Duration::from_mins(1), 1);
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("slot-3.log");
         fs::write(folder.path().join("campaign.history"), "1 Z\n").unwrap();

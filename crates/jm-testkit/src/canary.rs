@@ -127,15 +127,16 @@ mod tests {
         let value = canary.value();
         let hexadecimal =
             |separator: &str| value.bytes().map(|byte| format!("{byte:02X}")).collect::<Vec<_>>().join(separator);
+        let each = |write: fn(&mut String, u8) -> std::fmt::Result| written(value.as_bytes(), write);
         let dressed = [
             value.to_owned(),
             value.to_uppercase(),
             format!("{:?}", format!("{value:?}")),
             serde_json::json!({ "a": value }).to_string(),
-            value.bytes().map(|byte| format!("\\u{byte:04X}")).collect(),
-            value.bytes().map(|byte| format!("\\x{byte:02x}")).collect(),
+            each(|text, byte| write!(text, "\\u{byte:04X}")),
+            each(|text, byte| write!(text, "\\x{byte:02x}")),
             format!("amqp://u:{}@host", utf8_percent_encode(value, NON_ALPHANUMERIC)),
-            value.bytes().map(|byte| format!("%{byte:02X}")).collect(),
+            each(|text, byte| write!(text, "%{byte:02X}")),
             format!("{:?}", value.as_bytes()),
             format!("{:#?}", value.as_bytes()),
             serde_json::json!(value.as_bytes()).to_string(),
@@ -143,7 +144,7 @@ mod tests {
             hexadecimal(" "),
             hexadecimal(":"),
             // As the end of a line, and cut within the secret.
-            value.chars().map(|letter| format!("{letter}\n")).collect(),
+            each(|text, byte| writeln!(text, "{}", char::from(byte))),
             format!("the server said: {}…", &value[..AWKWARD.len() + PIECE]),
         ];
         let before = (0..5).map(|length| format!("{}{value}:", "u".repeat(length)));

@@ -72,7 +72,7 @@ fn answers(key: &str) -> Vec<(&'static str, Answer)> {
         answers.push((what, Box::new(move |request| echo(code, &format!("{:?}", request.headers)))));
     }
     let core: String = key.chars().filter(char::is_ascii_alphanumeric).collect();
-    let hexadecimal: String = core.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hexadecimal = core.bytes().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().concat();
     // Short enough, and of the right letters, for the name of an error.
     for (what, said) in [
         ("a piece of the key", core[4..18].to_owned()),

@@ -24,7 +24,7 @@ use crate::vhost::Vhost;
 use crate::worker::{WorkerProcess, WorkerProcessBuilder};
 
 /// What a step may take, on a machine with much else to do.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// Where a task's sender wants its answer too.
 const REPLIES: &str = "the.senders.own";
