@@ -98,8 +98,9 @@ fn masked(key: &str, value: &Value) -> serde_json::Value {
 fn may_be_key(key: &str, text: &str) -> bool {
     /// The shortest private key (Ed25519) as text; a path that long begins at the root.
     const KEY_CHARS: usize = 64;
+    let name = key.rsplit('.').next().unwrap_or(key);
     let path = text.starts_with('/') || text.len() < KEY_CHARS;
-    text.contains("-----BEGIN") || key.ends_with(".tls") || (key.ends_with("_file") && !path)
+    text.contains("-----BEGIN") || name == "tls" || (name.ends_with("_file") && !path)
 }
 
 /// An address may carry a password (`postgres://user:password@host/database`) or a key in its query.
