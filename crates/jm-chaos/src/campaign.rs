@@ -17,6 +17,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use jm_testkit::LeakSearch;
 use tokio::time::Instant;
 
 pub use self::{ground::Ground, options::Options};
@@ -36,15 +37,16 @@ const READY_LIMIT: Duration = Duration::from_mins(1);
 /// The places with their processes, by slot.
 type Keepers = Arc<BTreeMap<u8, Keeper>>;
 
-/// Runs a campaign on a broker of its own, and leaves its history in `folder`.
-pub async fn run(options: &Options, plan: &Plan, folder: &Path) -> Result<()> {
+/// Runs a campaign on a broker of its own, and leaves its history in `folder` with the logs of processes and nodes.
+/// Returns a search for the secrets that it made up, which has not searched anything yet.
+pub async fn run(options: &Options, plan: &Plan, folder: &Path) -> Result<LeakSearch> {
     options.say(format_args!("starting {} broker node(s)", plan.brokers));
     let ground = Ground::prepare(plan.brokers).await?;
     run_on(Arc::new(ground), options, plan, folder).await
 }
 
 /// Runs a campaign on this ground.
-pub async fn run_on(ground: Arc<Ground>, options: &Options, plan: &Plan, folder: &Path) -> Result<()> {
+pub async fn run_on(ground: Arc<Ground>, options: &Options, plan: &Plan, folder: &Path) -> Result<LeakSearch> {
     let log = Arc::new(Log::buffered(&folder.join("campaign.history")).context("could not write the history")?);
     let scene = Scene::set(options, plan.seed, &ground, folder, Arc::clone(&log))?;
     let mut keepers = BTreeMap::new();
@@ -72,7 +74,8 @@ pub async fn run_on(ground: Arc<Ground>, options: &Options, plan: &Plan, folder:
     look_at_what_is_left(&ground, &log, plan.seed, &queues).await?;
     scene.flush().context("could not write the history")?;
     log.flush().context("could not write the history")?;
-    Ok(())
+    ground.leave_logs(folder)?;
+    ground.leak_search()
 }
 
 /// The queues that somebody consumes.

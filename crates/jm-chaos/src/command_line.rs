@@ -11,9 +11,9 @@ use jm_chaos::plan::Plan;
 /// core: the AMQP frames between each process and the broker, the handlers' runs, the faults. A checker then reads the
 /// history and says which of ten invariants held.
 ///
-/// It ends with code 0 when all held, with 1 when one was broken, with 2 when the campaign could not be run, with 130
-/// when it was stopped by a signal. The same seed, length and number of brokers is the same plan of faults; what the
-/// operating system makes of it differs from run to run.
+/// It ends with code 0 when all held, with 1 when one was broken or a password of the run stands in anything that came
+/// out, with 2 when the campaign could not be run, with 130 when it was stopped by a signal. The same seed, length and
+/// number of brokers is the same plan of faults; what the operating system makes of it differs from run to run.
 #[derive(Debug, Parser)]
 #[command(name = "jm-chaos", version, after_help = EXAMPLES)]
 pub(crate) struct Arguments {

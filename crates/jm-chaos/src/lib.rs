@@ -7,7 +7,7 @@
 //!
 //! In reading order: [`message`] (what each message is called and asks for), [`cast`] (who takes part), [`plan`] (what
 //! will be done to whom), `child` (the processes), `tap` and [`history`] (the record), `campaign` (the course of it),
-//! [`checker`] (the invariants), [`report`].
+//! [`checker`] (the invariants), [`secrecy`] (no secret in any output), [`report`].
 
 pub mod campaign;
 pub mod cast;
@@ -18,4 +18,5 @@ pub mod history;
 pub mod message;
 pub mod plan;
 pub mod report;
+pub mod secrecy;
 mod tap;

@@ -18,11 +18,13 @@ use jm_chaos::{
     child,
     plan::Plan,
     report,
+    secrecy::Secrecy,
 };
 
 use crate::command_line::{Arguments, Command, Output, Run};
 
-/// The exit codes, beside 0: an invariant was broken; the campaign could not be run; it was stopped by a signal.
+/// The exit codes, beside 0: an invariant was broken, or a secret came out; the campaign could not be run; it was stopped
+/// by a signal.
 const BROKEN: u8 = 1;
 const FAILED: u8 = 2;
 const STOPPED: u8 = 130;
@@ -65,12 +67,17 @@ fn run_campaign(run: &Run) -> Result<ExitCode> {
         complain(format_args!("stopped; replay with: {}", run.seed.replay()));
         return Ok(ExitCode::from(STOPPED));
     };
-    if let Err(error) = ended {
-        let kept = folder.keep();
-        complain(format_args!("the history so far is in {}; replay with: {}", kept.display(), run.seed.replay()));
-        return Err(error);
-    }
-    let verdict = Checker::check(plan.seed, folder.path()).context("could not read the history")?;
+    let search = match ended {
+        Ok(search) => search,
+        Err(error) => {
+            let kept = folder.keep();
+            complain(format_args!("the history so far is in {}; replay with: {}", kept.display(), run.seed.replay()));
+            return Err(error);
+        }
+    };
+    let mut verdict = Checker::check(plan.seed, folder.path()).context("could not read the history")?;
+    draw(&verdict, &run.output)?;
+    verdict.secrecy = Some(Secrecy::look(search, folder.path(), &verdict, &plan, run.output.picture.as_deref())?);
     tell(&verdict, &plan, &run.output)?;
     if verdict.held() {
         return Ok(ExitCode::SUCCESS);
@@ -85,6 +92,7 @@ fn check(folder: &Path, output: &Output) -> Result<ExitCode> {
     let plan = File::open(&file).with_context(|| format!("no campaign's folder: {}", file.display()))?;
     let plan: Plan = serde_json::from_reader(BufReader::new(plan)).with_context(|| format!("{}", file.display()))?;
     let verdict = Checker::check(plan.seed, folder).context("could not read the history")?;
+    draw(&verdict, output)?;
     tell(&verdict, &plan, output)?;
     Ok(ExitCode::from(if verdict.held() { 0 } else { BROKEN }))
 }
@@ -94,10 +102,11 @@ fn tell(verdict: &Verdict, plan: &Plan, output: &Output) -> Result<()> {
         let written = serde_json::to_string_pretty(verdict)?;
         fs::write(file, written + "\n").with_context(|| format!("could not write {}", file.display()))?;
     }
-    if let Some(file) = &output.picture {
-        report::draw(verdict, file)?;
-    }
     say(format_args!("{}", report::text(verdict, plan))).map(drop)
+}
+
+fn draw(verdict: &Verdict, output: &Output) -> Result<()> {
+    output.picture.as_ref().map_or(Ok(()), |file| report::draw(verdict, file))
 }
 
 fn lines(plan: &Plan) -> String {

@@ -11,6 +11,7 @@ use jm_chaos::{
     child::Deviation,
     history::FaultKind,
     plan::{Fault, Plan},
+    secrecy::Secrecy,
 };
 
 /// Of the cast: the worker and the publisher of `chaos.gone`, whose messages can all be done, and a worker of the answers.
@@ -32,8 +33,10 @@ async fn check(ground: &Ground, deviation: Deviation) -> Verdict {
         ..Options::new(env!("CARGO_BIN_EXE_jm-chaos").into())
     };
     let ground = Arc::new(ground.another().await.unwrap());
-    campaign::run_on(ground, &options, &plan, folder.path()).await.unwrap();
-    verdict(folder.path())
+    let search = campaign::run_on(ground, &options, &plan, folder.path()).await.unwrap();
+    let mut verdict = verdict(folder.path());
+    verdict.secrecy = Some(Secrecy::look(search, folder.path(), &verdict, &plan, None).unwrap());
+    verdict
 }
 
 fn verdict(folder: &Path) -> Verdict {
@@ -48,6 +51,7 @@ async fn each_planted_bug_is_found_and_nothing_against_a_worker_without_one() {
     for invariant in Invariant::ALL {
         assert_eq!(none.violations(invariant), 0, "{invariant:?}: {:?}", none.invariants);
     }
+    assert!(none.held(), "{:?}", none.secrecy);
     for (deviation, invariant) in [
         (Deviation::AckFirst, Invariant::AckLast),
         (Deviation::NackDropped, Invariant::Drained),
@@ -58,4 +62,10 @@ async fn each_planted_bug_is_found_and_nothing_against_a_worker_without_one() {
         let found = check(&ground, deviation).await;
         assert!(found.violations(invariant) > 0, "{deviation:?}: {:?}", found.invariants);
     }
+    let told = check(&ground, Deviation::PasswordTold).await;
+    let examples = &told.secrecy.as_ref().unwrap().examples;
+    let of_worker = |example: &String| {
+        example.starts_with("the broker's password is in ") && example.contains(&format!("/slot-{WORKER}.log, line "))
+    };
+    assert!(!told.held() && examples.iter().any(of_worker), "{:?}", told.secrecy);
 }

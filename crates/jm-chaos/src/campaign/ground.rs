@@ -1,10 +1,10 @@
 //! The broker that a campaign stands on: its nodes, its virtual host, its queues.
 
-use std::{sync::Arc, time::Duration};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result, bail};
 use jm_mq_core::{AMQPValue, FieldTable};
-use jm_testkit::{QueueCounts, RabbitNode, Vhost};
+use jm_testkit::{Canary, LeakSearch, QueueCounts, RabbitNode, Vhost};
 use tokio::time::{Instant, timeout};
 
 use crate::message::Queue;
@@ -52,6 +52,27 @@ impl Ground {
             }
         }
         Ok(ground)
+    }
+
+    /// A search for the secrets that were made up for this ground: the password of the virtual host's users, and the
+    /// cookie by which the nodes know each other.
+    pub(crate) fn leak_search(&self) -> Result<LeakSearch> {
+        let mut secrets = vec![Canary::of("the broker's password", &self.vhost().password)];
+        for node in &*self.nodes {
+            let file = node.folder().join("home/.erlang.cookie");
+            let cookie = fs::read_to_string(&file).with_context(|| format!("could not read {}", file.display()))?;
+            secrets.push(Canary::of(&format!("the cookie of {}", node.name()), &cookie));
+        }
+        Ok(LeakSearch::of(secrets))
+    }
+
+    /// Leaves what the nodes have logged, as `broker-<node>.log`.
+    pub(crate) fn leave_logs(&self, folder: &Path) -> Result<()> {
+        for (number, node) in self.nodes.iter().enumerate() {
+            let file = folder.join(format!("broker-{number}.log"));
+            fs::write(&file, node.log()?).with_context(|| format!("could not write {}", file.display()))?;
+        }
+        Ok(())
     }
 
     /// The node that leads a quorum queue.

@@ -2,6 +2,7 @@
 
 use std::{
     fs::OpenOptions,
+    io::Write,
     net::Ipv4Addr,
     os::unix::process::ExitStatusExt,
     path::{Path, PathBuf},
@@ -367,6 +368,7 @@ impl Place {
         self.process.store(process, Ordering::SeqCst);
         let (slot, role, queue) = (self.slot, self.part.role, self.part.queue);
         scene.log.add(What::Started { process, slot, role, queue });
+        let mut log = errors.try_clone()?;
         let mut child = child::spawn(&scene.program, &job, errors)?;
         self.pid.store(child.id().unwrap_or_default(), Ordering::SeqCst);
         if let Some(stdout) = child.stdout.take() {
@@ -376,6 +378,9 @@ impl Place {
                 while let Ok(Some(line)) = lines.next_line().await {
                     if line == STANDING {
                         stands.send_replace(true);
+                    } else {
+                        // Nobody reads it before the end. On a full disk the history's own end comes first.
+                        let _ = writeln!(log, "{line}");
                     }
                 }
             });

@@ -9,6 +9,7 @@ use crate::{
     history::FaultKind,
     message::{Deed, Id},
     report::Timeline,
+    secrecy::Secrecy,
 };
 
 /// What a history came to.
@@ -18,6 +19,8 @@ pub struct Verdict {
     pub seed: u64,
     /// The invariants, each with what was found against it.
     pub invariants: Vec<Invariants>,
+    /// Whether a secret of the run came out. `None`: not searched.
+    pub secrecy: Option<Secrecy>,
     /// Counts.
     pub totals: Totals,
     /// By kind: how many, and how long until work went on.
@@ -124,12 +127,13 @@ impl Verdict {
         (totals.recovery_p50_ms, totals.recovery_p99_ms, totals.recovery_max_ms) = faults.all();
         let faults = faults.summary();
         totals.faults = faults.values().map(|recovery| recovery.faults).sum();
-        Self { seed, invariants, totals, faults, handler_faults, timeline }
+        Self { seed, invariants, secrecy: None, totals, faults, handler_faults, timeline }
     }
 
-    /// Whether every invariant held.
+    /// Whether every invariant held, and no secret came out.
     pub fn held(&self) -> bool {
         self.invariants.iter().all(|invariant| invariant.violations == 0)
+            && self.secrecy.as_ref().is_none_or(|secrecy| secrecy.found == 0)
     }
 
     /// What was found against an invariant.

@@ -1,7 +1,7 @@
 //! Workers written with plain lapin that do one thing wrong: the checker has to find each of them, and to find nothing
 //! against the one that does all of it right.
 
-use std::{pin::pin, sync::Arc, time::Duration};
+use std::{io::Write, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use futures_util::StreamExt;
@@ -39,6 +39,8 @@ pub enum Deviation {
     SettledElsewhere,
     /// It leaves without handing back what it had not begun.
     BufferForgotten,
+    /// It prints where it connects, with its password.
+    PasswordTold,
 }
 
 /// Work takes some time, so that there is a buffer to forget.
@@ -60,6 +62,9 @@ struct Deviant<'a> {
 pub(super) async fn run(job: &Job, deviation: Deviation, log: Arc<Log>) -> Result<()> {
     let port = job.ports.first().context("no node")?;
     let uri = format!("amqp://{}:{}@127.0.0.1:{port}/{}", job.user, job.password, job.vhost);
+    if deviation == Deviation::PasswordTold {
+        writeln!(std::io::stdout(), "connecting to {uri}")?;
+    }
     let connection = Connection::connect(&uri, ConnectionProperties::default()).await?;
     // In confirm mode, and on a connection of its own, as it should be.
     let publishing = Connection::connect(&uri, ConnectionProperties::default()).await?;

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use crate::{checker::Verdict, plan::Plan};
+use crate::{checker::Verdict, plan::Plan, secrecy::Secrecy};
 
 /// The report as text.
 pub fn text(verdict: &Verdict, plan: &Plan) -> String {
@@ -41,6 +41,7 @@ pub fn text(verdict: &Verdict, plan: &Plan) -> String {
     );
     faults(&mut out, verdict);
     invariants(&mut out, verdict);
+    secrecy(&mut out, verdict.secrecy.as_ref());
     out
 }
 
@@ -82,5 +83,21 @@ fn invariants(out: &mut String, verdict: &Verdict) {
         for example in &invariant.examples {
             let _ = writeln!(out, "            {}", example.text);
         }
+    }
+}
+
+fn secrecy(out: &mut String, secrecy: Option<&Secrecy>) {
+    let label = "no secret of the run is in anything that came out";
+    let Some(Secrecy { bytes, found, examples }) = secrecy else {
+        let _ = writeln!(out, "  not searched: whether {label}; the secrets went with the run");
+        return;
+    };
+    let state = if *found == 0 { "held  " } else { "BROKEN" };
+    let _ = match found {
+        0 => writeln!(out, "  {state}     {label} ({bytes} bytes)"),
+        found => writeln!(out, "  {state}     {label}: {found}"),
+    };
+    for example in examples {
+        let _ = writeln!(out, "            {example}");
     }
 }

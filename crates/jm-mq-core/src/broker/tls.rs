@@ -70,7 +70,18 @@ fn certificates(option: &'static str, path: &Path) -> Result<Vec<CertificateDer<
 }
 
 fn unusable(option: &'static str, path: &Path, reason: &dyn std::fmt::Display, allowed: &'static str) -> OptionsError {
-    OptionsError::new(option, format_args!("`{}`: {reason}", path.display()), allowed)
+    if is_path(path) {
+        return OptionsError::new(option, format_args!("`{}`: {reason}", path.display()), allowed);
+    }
+    OptionsError::new(option, format_args!("no path (not shown: it may be the key itself): {reason}"), allowed)
+}
+
+/// The shortest private key (Ed25519) as text; what is shorter is none.
+const KEY_CHARS: usize = 64;
+
+/// Whether it can be shown: what stands in the place of a path may be the file's own text, a private key.
+fn is_path(path: &Path) -> bool {
+    path.is_absolute() || path.as_os_str().len() < KEY_CHARS
 }
 
 #[cfg(test)]
@@ -89,6 +100,18 @@ mod tests {
         let empty = tempfile::NamedTempFile::new().unwrap();
         let no_certificate = TlsOptions { ca_file: Some(empty.path().into()), ..TlsOptions::default() };
         assert!(rejected(&no_certificate).contains("no certificate in it"));
+
+        let key = rcgen::KeyPair::generate().unwrap().serialize_pem();
+        let line = key.lines().filter(|line| !line.starts_with('-')).collect::<String>();
+        for text in [&key, &line] {
+            for options in [
+                TlsOptions { ca_file: Some(text.into()), ..TlsOptions::default() },
+                TlsOptions { key_file: Some(text.into()), cert_file: Some(text.into()), ..TlsOptions::default() },
+            ] {
+                let told = rejected(&options);
+                assert!(told.contains("no path (not shown") && !told.contains(&line[10..20]), "{told}");
+            }
+        }
 
         let half = TlsOptions { cert_file: Some(empty.path().into()), ..TlsOptions::default() };
         assert_eq!(rejected(&half), "option `tls.key_file` is missing; allowed: the key of tls.cert_file");

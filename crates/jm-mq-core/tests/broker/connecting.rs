@@ -6,7 +6,7 @@ use jm_mq_core::{
     Broker, BrokerOptions, ConnectError, Consumer, ConsumerOptions, ConsumerState, Context, HandlerError, HostOptions,
     Message, Outgoing, Port, Publisher, PublisherOptions, RawMessage, Router, TlsOptions, Topology,
 };
-use jm_testkit::{RabbitNode, TcpProxy, TlsFiles, Vhost};
+use jm_testkit::{Authority, RabbitNode, TcpProxy, Vhost};
 
 use crate::support::{Bench, Record, broker_options, quick, recording, within};
 
@@ -94,37 +94,6 @@ fn constructors_refuse_bad_options_by_name_and_value_and_start_nothing() {
     assert!(Broker::new(heartbeat).unwrap_err().to_string().starts_with("option `heartbeat` is 0ns"));
 }
 
-/// A certificate authority with what it has signed, as files.
-struct Authority {
-    files: tempfile::TempDir,
-    issuer: rcgen::CertifiedIssuer<'static, rcgen::KeyPair>,
-}
-
-impl Authority {
-    fn new(name: &str) -> Self {
-        let mut params = rcgen::CertificateParams::default();
-        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
-        params.distinguished_name.push(rcgen::DnType::CommonName, name);
-        let issuer = rcgen::CertifiedIssuer::self_signed(params, rcgen::KeyPair::generate().unwrap()).unwrap();
-        let files = tempfile::tempdir().unwrap();
-        std::fs::write(files.path().join("ca.pem"), issuer.pem()).unwrap();
-        Self { files, issuer }
-    }
-
-    fn path(&self, name: &str) -> std::path::PathBuf {
-        self.files.path().join(name)
-    }
-
-    fn sign(&self, name: &str, subject: &str) {
-        let mut params = rcgen::CertificateParams::new([subject.to_owned()]).unwrap();
-        params.distinguished_name.push(rcgen::DnType::CommonName, subject);
-        let key = rcgen::KeyPair::generate().unwrap();
-        let certificate = params.signed_by(&key, &self.issuer).unwrap();
-        std::fs::write(self.path(&format!("{name}.pem")), certificate.pem()).unwrap();
-        std::fs::write(self.path(&format!("{name}.key")), key.serialize_pem()).unwrap();
-    }
-}
-
 async fn publish_over(vhost: &Vhost, port: u16, tls: TlsOptions) -> Result<(), String> {
     let options = BrokerOptions { host: "localhost".into(), tls: Some(tls), ..broker_options(vhost, port) };
     let broker = Broker::new(options).map_err(|error| error.to_string())?;
@@ -136,18 +105,12 @@ async fn publish_over(vhost: &Vhost, port: u16, tls: TlsOptions) -> Result<(), S
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tls_is_verified_both_ways_and_its_failures_say_why() {
-    let ours = Authority::new("our authority");
-    ours.sign("server", "localhost");
-    ours.sign("client", "jm-mq");
-    let other = Authority::new("another authority");
-    other.sign("client", "intruder");
-    let files = TlsFiles {
-        ca: ours.path("ca.pem"),
-        cert: ours.path("server.pem"),
-        key: ours.path("server.key"),
-        require_client_certificate: true,
-    };
-    let node = RabbitNode::builder().tls(files).start().await.unwrap();
+    let ours = Authority::new("our authority").unwrap();
+    ours.sign("server", "localhost").unwrap();
+    ours.sign("client", "jm-mq").unwrap();
+    let other = Authority::new("another authority").unwrap();
+    other.sign("client", "intruder").unwrap();
+    let node = RabbitNode::builder().tls(ours.files_of("server")).start().await.unwrap();
     let vhost = node.vhost().await.unwrap();
     vhost.declare_queue("c.tls").await.unwrap();
     let port = node.tls_port().unwrap();

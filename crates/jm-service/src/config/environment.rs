@@ -95,12 +95,23 @@ fn parsed(key: &str, value: &str) -> Value {
 /// The file's content without the line's end that editors and `echo` add.
 fn content(path: &str) -> Result<String, String> {
     let content = file::text(Path::new(path), MAX_FILE_BYTES).map_err(|unread| match unread {
-        Unread::Missing => format!("there is no file `{path}`"),
-        Unread::Because(reason) => format!("`{path}` {reason}"),
+        Unread::Missing if is_in_a_folder(path) => format!("there is no file `{path}`"),
+        Unread::Missing => NO_FILE.to_owned(),
+        Unread::Because(reason) if is_in_a_folder(path) => format!("`{path}` {reason}"),
+        Unread::Because(reason) => format!("what it names {reason}"),
     })?;
     let content = content.strip_suffix('\n').unwrap_or(&content);
     Ok(content.strip_suffix('\r').unwrap_or(content).to_owned())
 }
+
+/// What stands in such a variable may be the secret itself, by mistake. It is shown only where it leads into a folder
+/// that is there, which no secret does.
+fn is_in_a_folder(path: &str) -> bool {
+    let folder = Path::new(path).parent().filter(|folder| folder.parent().is_some());
+    folder.is_some_and(Path::is_dir)
+}
+
+const NO_FILE: &str = "it has to be the path of a file, and there is none (not shown: it may be the secret itself)";
 
 /// Variables that are no keys and look as if they should be: with one underscore where two belong they would be ignored
 /// without a word.
@@ -184,16 +195,21 @@ mod tests {
         assert_eq!(layers[0].find(&key("rabbitmq.password")).unwrap().as_str(), Some("p@ss word\n"));
         assert_eq!(layers[1].find(&key("rabbitmq.tls.ca_file")).unwrap().as_str(), Some("/ca.pem"));
 
+        let missing = folder.path().join("missing");
         let (_, problems) = read_all(&[
-            ("JM_SENTRY__DSN_FILE", "/no/such/file"),
+            ("JM_DATABASE__URL_FILE", missing.to_str().unwrap()),
+            ("JM_ENGINE__API_KEY_FILE", "canary"),
+            ("JM_SENTRY__DSN_FILE", "/canary"),
             ("JM_RABBITMQ__PASSWORD", "x"),
             ("JM_RABBITMQ__PASSWORD_FILE", path),
         ]);
         assert_eq!(
             problems,
             [
-                "environment variable JM_RABBITMQ__PASSWORD_FILE: JM_RABBITMQ__PASSWORD is set as well; only one of them may be",
-                "environment variable JM_SENTRY__DSN_FILE: there is no file `/no/such/file`",
+                format!("environment variable JM_DATABASE__URL_FILE: there is no file `{}`", missing.display()),
+                format!("environment variable JM_ENGINE__API_KEY_FILE: {NO_FILE}"),
+                "environment variable JM_RABBITMQ__PASSWORD_FILE: JM_RABBITMQ__PASSWORD is set as well; only one of them may be".to_owned(),
+                format!("environment variable JM_SENTRY__DSN_FILE: {NO_FILE}"),
             ]
         );
     }

@@ -84,6 +84,7 @@ fn masked(key: &str, value: &Value) -> serde_json::Value {
         return MASK.into();
     }
     match value {
+        Value::String(_, text) if may_be_key(key, text) => MASK.into(),
         Value::String(_, text) => without_credentials(key, text).into(),
         Value::Array(_, items) => items.iter().map(|item| masked(key, item)).collect(),
         Value::Dict(_, keys) => {
@@ -91,6 +92,15 @@ fn masked(key: &str, value: &Value) -> serde_json::Value {
         }
         value => serde_json::to_value(value).unwrap_or_default(),
     }
+}
+
+/// A private key may stand where the path of its file belongs, or in the place of the whole `tls`.
+fn may_be_key(key: &str, text: &str) -> bool {
+    /// The shortest private key (Ed25519) as text; a path that long begins at the root.
+    const KEY_CHARS: usize = 64;
+    let name = key.rsplit('.').next().unwrap_or(key);
+    let path = text.starts_with('/') || text.len() < KEY_CHARS;
+    text.contains("-----BEGIN") || name == "tls" || (name.ends_with("_file") && !path)
 }
 
 /// An address may carry a password (`postgres://user:password@host/database`) or a key in its query.
@@ -197,6 +207,23 @@ mod tests {
         assert_eq!(shown("rabbitmq", &nested), r#"{"password":"***"}"#);
         assert_eq!(shown("rabbitmq.hosts", &Value::from(vec![nested])), r#"[{"password":"***"}]"#);
         assert_eq!(shown("database.url", &Value::from("sqlite://records.db")), r#""sqlite://records.db""#);
+    }
+
+    #[test]
+    fn a_private_key_in_the_place_of_its_file_is_masked() {
+        let line = "canary".repeat(11);
+        for (key, text) in [
+            ("rabbitmq.tls.key_file", "-----BEGIN PRIVATE KEY-----\ncanary"),
+            ("rabbitmq.tls.key_file", line.as_str()),
+            ("rabbitmq.tls", "canary"),
+            ("rabbitmq.vhost", "-----BEGIN PRIVATE KEY-----\ncanary"),
+        ] {
+            assert_eq!(shown(key, &Value::from(text)), "\"***\"", "{key}");
+            assert_eq!(shown(key, &Value::from(vec![text])), "[\"***\"]", "{key}");
+        }
+        for path in ["/etc/jm/client.key", "tls/client.key"] {
+            assert_eq!(shown("rabbitmq.tls.key_file", &Value::from(path)), format!("\"{path}\""));
+        }
     }
 
     #[test]

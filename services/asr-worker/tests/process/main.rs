@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say so at once")]
 
+mod secrets;
+
 use std::{fs, time::Duration};
 
 use jm_engines::audio::Audio;
