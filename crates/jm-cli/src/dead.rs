@@ -19,6 +19,7 @@ mod origin;
 mod pace;
 mod patience;
 mod progress;
+mod question;
 mod quorum;
 mod replay;
 mod restore;

@@ -218,8 +218,7 @@ impl<'a> Replay<'a> {
                 Err(trouble) => trouble,
             };
             self.tally.perhaps_twice += u64::from(std::mem::take(&mut self.in_hand));
-            let output = self.operator.output;
-            self.patience.bear(trouble, self.operator.interrupt, output).await?;
+            self.patience.bear(trouble, self.operator.interrupt, &self.progress).await?;
             if self.operator.interrupt.is_requested() {
                 return Ok(End::Interrupted);
             }

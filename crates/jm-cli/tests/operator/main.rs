@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say so at once")]
 
+mod asking;
 mod canaries;
 mod command_line;
 mod dead_letters;
 mod doctor;
+mod drawing;
 mod ground;
 mod looking;
 mod records;
@@ -13,4 +15,5 @@ mod replaying;
 mod shell;
 mod status;
 mod support;
+mod terminal;
 mod topology;
