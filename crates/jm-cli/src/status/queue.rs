@@ -134,7 +134,7 @@ impl Looks {
         let of_management = told(management, queue, notes).await.and_then(|told| told.kind);
         let kind = match of_management {
             Some(kind) => Some(kind),
-            None => amqp::queue_type(connection, queue).await?,
+            None => amqp::queue_type(connection, amqp::short(queue)?).await?,
         };
         // A quorum queue counts the look as a delivery, and beyond its limit drops the message.
         let found = match kind.as_deref() {

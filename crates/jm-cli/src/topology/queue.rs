@@ -72,10 +72,10 @@ pub(super) async fn inspect(
 pub(super) async fn declare(inspection: &Inspection<'_>, queue: &str) -> Result<Result<(), amqp::Refusal>, Failure> {
     let name = amqp::short(queue)?;
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    amqp::ask(inspection.connection, "declaring a queue", async |channel| {
+    let declared = amqp::ask(inspection.connection, "declaring a queue", async |channel| {
         channel.queue_declare(name, options, FieldTable::default()).await.map(drop)
-    })
-    .await
+    });
+    Ok(declared.await?)
 }
 
 fn of_management(told: &QueueInfo, is_equivalent: bool) -> Differences {

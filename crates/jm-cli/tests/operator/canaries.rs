@@ -17,7 +17,7 @@ use crate::{
 const LIMIT: Duration = Duration::from_mins(1);
 
 /// A worker whose handler answers, or fails for good where the predicate says so.
-async fn worker(vhost: &Vhost, fails: impl Fn(&str) -> bool + Send + Sync + 'static) -> RunningConsumer {
+pub(crate) async fn worker(vhost: &Vhost, fails: impl Fn(&str) -> bool + Send + Sync + 'static) -> RunningConsumer {
     let options = BrokerOptions {
         port: Some(Port(vhost.port)),
         name: vhost.user.clone(),

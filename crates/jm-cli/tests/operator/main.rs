@@ -12,6 +12,7 @@ mod ground;
 mod looking;
 mod records;
 mod replaying;
+mod rights;
 mod shell;
 mod status;
 mod support;
