@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs, path::Path, time::Duration};
 use jm_testkit::{RabbitNode, Vhost};
 use lapin::{
     options::{BasicConsumeOptions, QueueDeleteOptions, QueuePurgeOptions},
-    types::FieldTable,
+    types::{AMQPValue, FieldTable},
 };
 use serde_json::Value;
 use tokio::process::Command;
@@ -183,7 +183,7 @@ async fn cluster() -> (RabbitNode, bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn who_looks_in_kubernetes_sees_all_but_dead_letters_and_changes_nothing() {
-    let (node, _) = cluster().await;
+    let (node, is_4) = cluster().await;
     let vhost = node.vhost().await.unwrap();
     let applied = said(jm_at(&vhost), ["topology", "apply"]).await;
     assert_eq!(applied.code, 0, "{applied:?}");
@@ -209,6 +209,17 @@ async fn who_looks_in_kubernetes_sees_all_but_dead_letters_and_changes_nothing()
     let published = user.says(&["publish", "llm.chat", "--json", CHAT]).await;
     assert_eq!(published.code, 69, "{published:?}");
     vhost.wait_for_counts(DEAD, LIMIT, |counts| counts.ready == 2 && counts.unacked == 0).await.unwrap();
+
+    let other_type = if is_4 { "classic" } else { "quorum" };
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString(other_type.into()));
+    vhost.delete_queue("jm.asr").await.unwrap();
+    vhost.declare_queue_with("jm.asr", true, arguments).await.unwrap();
+    vhost.bind("jm.asr", "jm.asr", "jm.asr").await.unwrap();
+    let differs = user.says(&["topology", "diff", "--json"]).await;
+    let answer = differs.json().unwrap();
+    assert_eq!((differs.code, &answer["differences"]), (1, &1.into()), "{answer:#}");
+    assert!(differs.out.contains(&format!("is a {other_type} queue")), "{answer:#}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
