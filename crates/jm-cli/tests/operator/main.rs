@@ -8,6 +8,7 @@ mod command_line;
 mod dead_letters;
 mod doctor;
 mod drawing;
+mod dropping;
 mod ground;
 mod looking;
 mod records;
