@@ -19,7 +19,7 @@ use crate::{
     failure::Failure,
     management::Management,
     operator::Operator,
-    output::{Align, FAINT, Table, styled},
+    output::{Align, FAINT, Table, styled, wrapped},
 };
 
 /// What waits in the queues, who takes from them, and what failed
@@ -109,7 +109,7 @@ async fn watch(
                 Err(failure) => serde_json::json!({ "error": failure.to_string() }),
             })?;
         } else {
-            let text = status.map_or_else(|failure| failure.to_string(), |status| shown(&status));
+            let text = status.map_or_else(|failure| wrapped(&failure.to_string(), ""), |status| shown(&status));
             let time = Timestamp::now().strftime("%Y-%m-%d %H:%M:%S UTC");
             screen.show(&format!("{}\n\n{text}", styled(FAINT, format_args!("{time}, every {} s", every.as_secs()))));
         }
@@ -159,7 +159,7 @@ fn shown(status: &Status) -> String {
     let mut text = table.to_string();
     for note in &status.notes {
         text.push('\n');
-        text.push_str(&crate::output::wrapped(note, ""));
+        text.push_str(&wrapped(note, ""));
     }
     text
 }

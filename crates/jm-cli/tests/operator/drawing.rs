@@ -114,6 +114,29 @@ async fn watch_draws_over_itself_and_leaves_no_remnants() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn watch_draws_what_is_shorter_over_what_was_longer_and_the_table_again() {
+    let vhost = vhost().await;
+    let proxy = TcpProxy::start(([127, 0, 0, 1], vhost.port).into()).await.unwrap();
+    let command = with(jm_at(&vhost), "JM_RABBITMQ__PORT", &proxy.port().to_string());
+    let mut terminal = Terminal::start(command, &["status", "--watch=1"], SIZE).unwrap();
+    terminal.until_text("missing").await.unwrap();
+    let table = lines(&terminal.screen())[2..].to_vec();
+    proxy.refuse(true);
+    terminal.until_text("cannot reach RabbitMQ").await.unwrap();
+    // The next look has drawn the whole of it.
+    let first = lines(&terminal.screen())[0].clone();
+    terminal.until("the next look", |screen| lines(screen).first().is_some_and(|line| *line != first)).await.unwrap();
+    let shown = lines(&terminal.screen())[2..].join(" ");
+    assert!(shown.starts_with("cannot reach RabbitMQ at 127.0.0.1:") && !shown.contains("queue "), "{shown}");
+    assert!(shown.ends_with("are rabbitmq.host and rabbitmq.port right?"), "nothing is cut off: {shown}");
+    proxy.refuse(false);
+    terminal
+        .until("the table again", |screen| lines(screen).get(2..).is_some_and(|lines| lines == table))
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn watch_keeps_to_a_small_terminal_and_goes_without_colours_or_a_terminal() {
     let vhost = vhost().await;
     let mut small = Terminal::start(jm_at(&vhost), &["status", "--watch=1"], (6, 40)).unwrap();

@@ -153,3 +153,20 @@ async fn a_drop_takes_only_what_is_chosen() {
     let left: Vec<String> = vhost.take_all(DEAD).await.unwrap().iter().map(id).collect();
     assert_eq!(left, ["a", "c"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_could_not_be_put_back_from_a_file_is_tried_by_the_next_run() {
+    let vhost = vhost().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("saved.jsonl");
+    let path = file.to_str().unwrap();
+    leave(&vhost, ["a", "b"].map(dead)).await;
+    said(jm_at(&vhost), ["dead", "drop", QUEUE, "-y", "--save", path]).await;
+    vhost.unbind(QUEUE, QUEUE, QUEUE).await.unwrap();
+    let none = said(jm_at(&vhost), ["dead", "replay", "--from", path]).await;
+    assert_eq!((none.code, none.out.lines().next()), (1, Some("0 put back")), "{none:?}");
+    vhost.bind(QUEUE, QUEUE, QUEUE).await.unwrap();
+    let all = said(jm_at(&vhost), ["dead", "replay", "--from", path]).await;
+    assert_eq!((all.code, all.out.as_str()), (0, "2 put back\n"), "{all:?}");
+    assert_eq!(ids(&vhost, QUEUE).await, ["a", "b"]);
+}
