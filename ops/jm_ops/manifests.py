@@ -165,6 +165,34 @@ def of_workers(documents: list[dict]) -> Iterator[str]:
                 yield f"{worker.name}: {variable} is outside of the mounted secrets"
 
 
+def operators(documents: list[dict]) -> Iterator[str]:
+    """Who mends by `jm` may put back and take out every worker's dead letters, and no task; who looks may do nothing."""
+    of_users = {
+        one["spec"]["userReference"]["name"]: one["spec"]["permissions"]
+        for one in documents
+        if one["kind"] == "Permission"
+    }
+    tagged = {one["metadata"]["name"]: one["spec"].get("tags") for one in documents if one["kind"] == "User"}
+    for user in ("jm", "jm-viewer"):
+        if user not in of_users:
+            yield f"there is no Permission for {user}"
+            return
+        if tagged.get(user) != ["monitoring"]:
+            yield f"{user}: its tags are {tagged.get(user)}"
+    mends, looks = of_users["jm"], of_users["jm-viewer"]
+    for worker in workers():
+        if not re.search(mends["write"], worker.queue):
+            yield f"jm may not publish to {worker.queue}"
+        if not re.search(mends["read"], f"{worker.queue}.dead"):
+            yield f"jm may not take from {worker.queue}.dead"
+        for right, name in (("configure", worker.queue), ("configure", f"{worker.queue}.dead"), ("read", worker.queue)):
+            if re.search(mends[right], name):
+                yield f"jm may {right} {name}"
+        for right, allowed in looks.items():
+            if re.search(allowed, worker.queue) or re.search(allowed, f"{worker.queue}.dead"):
+                yield f"jm-viewer may {right} what belongs to {worker.queue}"
+
+
 def components() -> Iterator[str]:
     """Every worker is in every component, and each autoscaler knows its queue."""
     scalers = {
@@ -237,7 +265,7 @@ def main() -> int:
         for check in (schemas, selectors, reached, hardened):
             wrong += [f"{overlay.name}: {mistake}" for mistake in check(documents)]
         if overlay.name == "production":
-            wrong += [f"{overlay.name}: {mistake}" for mistake in of_workers(documents)]
+            wrong += [f"{overlay.name}: {mistake}" for mistake in (*of_workers(documents), *operators(documents))]
     # The other autoscaler is in no overlay.
     hpa = list(_documents(_K8S / "components/hpa/autoscalers.yaml", "HorizontalPodAutoscaler"))
     wrong += [f"hpa: {mistake}" for mistake in schemas(hpa)]

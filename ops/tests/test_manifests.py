@@ -30,6 +30,7 @@ class Planted(unittest.TestCase):
             manifests.reached,
             manifests.hardened,
             manifests.of_workers,
+            manifests.operators,
         ):
             self.assertEqual(list(check(self.documents)), [])
         self.assertEqual([*manifests.components(), *manifests.sixth_worker()], [])
@@ -93,6 +94,26 @@ class Planted(unittest.TestCase):
     def test_a_secret_that_is_not_mounted_is_found(self):
         self.pod()["containers"][0]["env"].append({"name": "JM_SENTRY__DSN_FILE", "value": "/run/elsewhere/dsn"})
         self.assert_found(manifests.of_workers(self.documents), "JM_SENTRY__DSN_FILE is outside")
+
+    def test_an_operator_who_may_not_mend_a_worker_is_told(self):
+        permissions = self.of("Permission", "jm")["spec"]["permissions"]
+        permissions["read"] = permissions["write"] = "^jm\\.(coreRecordEvent|sd|asr|embed)(\\.dead)?$"
+        found = list(manifests.operators(self.documents))
+        self.assertIn("jm may not publish to jm.llm", found)
+        self.assertIn("jm may not take from jm.llm.dead", found)
+        self.assertIn("jm may read jm.asr", found)
+
+    def test_an_operator_who_may_delete_a_queue_is_found(self):
+        self.of("Permission", "jm")["spec"]["permissions"]["configure"] = ".*"
+        self.assert_found(manifests.operators(self.documents), "jm may configure jm.llm.dead")
+
+    def test_who_only_looks_and_may_take_is_found(self):
+        self.of("Permission", "jm-viewer")["spec"]["permissions"]["read"] = "dead"
+        self.assert_found(manifests.operators(self.documents), "jm-viewer may read what belongs to jm.llm")
+
+    def test_an_operator_without_the_management_api_is_found(self):
+        del self.of("User", "jm-viewer")["spec"]["tags"]
+        self.assert_found(manifests.operators(self.documents), "jm-viewer: its tags are None")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 //! Questions to the broker over AMQP. Each has a channel of its own, since the broker answers "no" by closing it.
 
-use jm_mq_core::Connection;
+use jm_mq_core::{ConnectError, Connection};
 use lapin::{
     Channel, ErrorKind,
     options::QueueDeclareOptions,
@@ -38,7 +38,7 @@ pub(crate) async fn ask<T>(
     connection: &Connection,
     doing: &'static str,
     question: impl AsyncFnOnce(&Channel) -> lapin::Result<T>,
-) -> Result<Result<T, Refusal>, Failure> {
+) -> Result<Result<T, Refusal>, ConnectError> {
     let channel = connection.channel().await?;
     match connection.within(doing, question(&channel)).await? {
         Ok(answer) => {
@@ -50,13 +50,13 @@ pub(crate) async fn ask<T>(
     }
 }
 
-/// The broker's refusal in an error, or else a failure.
-pub(crate) fn refusal(error: &lapin::Error) -> Result<Refusal, Failure> {
+/// The broker's refusal in an error, or else a lost connection.
+pub(crate) fn refusal(error: &lapin::Error) -> Result<Refusal, ConnectError> {
     match error.kind() {
         ErrorKind::ProtocolError(reply) if matches!(reply.kind().get_id(), 311..=406 | 530) => {
             Ok(Refusal { code: reply.kind().get_id(), text: reply.get_message().to_string() })
         }
-        _ => Err(jm_mq_core::ConnectError::Lost(error.to_string()).into()),
+        _ => Err(ConnectError::Lost(error.to_string())),
     }
 }
 
@@ -83,14 +83,15 @@ pub(crate) fn short(name: &str) -> Result<ShortString, Failure> {
 
 /// The type of a queue that exists, such as `classic` or `quorum`, if the broker tells.
 ///
-/// It is asked by a declaration that can neither succeed nor create anything: there is no such type.
-pub(crate) async fn queue_type(connection: &Connection, queue: &str) -> Result<Option<String>, Failure> {
-    let name = short(queue)?;
+/// It is asked by a declaration that can neither succeed nor create anything, even if the queue is gone meanwhile: there
+/// is no such type. The broker's refusal says what the queue's type is. It is the only way to learn it over AMQP, and it
+/// asks for the permission to declare the queue.
+pub(crate) async fn queue_type(connection: &Connection, queue: ShortString) -> Result<Option<String>, ConnectError> {
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), lapin::types::AMQPValue::LongString("jm".into()));
     let asked = ask(connection, "asking for a queue's type", async |channel| {
-        channel.queue_declare(name, options, arguments).await
+        channel.queue_declare(queue, options, arguments).await
     });
     let Err(refusal) = asked.await? else { return Ok(None) };
     Ok(Mismatch::read(&refusal.text).and_then(|mismatch| {

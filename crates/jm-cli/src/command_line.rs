@@ -1,11 +1,14 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::PathBuf};
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind};
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum as _, error::ErrorKind};
 
 use crate::{
-    configuration::fleet, dead, doctor, exit, output::Color, publish, record, schema, shell, status, topology,
+    configuration::fleet,
+    dead, doctor, exit,
+    output::{Color, Output},
+    publish, record, schema, shell, status, topology,
 };
 
 /// The operator's command: what is stuck, why did it fail, put it back safely
@@ -84,9 +87,25 @@ impl CommandLine {
     /// Reads the process's arguments. Ends the process for `--help`, `--version` and what cannot be understood, the last
     /// with one line.
     pub(crate) fn read() -> Self {
+        // Help is shown before the rest is read, and colours are a matter of it too.
+        Output::new(false, color(std::env::args_os()));
         let read = command().try_get_matches().and_then(|mut matches| Self::from_arg_matches_mut(&mut matches));
         read.unwrap_or_else(|error| refuse(&error))
     }
+}
+
+/// What `--color` says, wherever it stands; clap complains of it should it be nothing that there is.
+fn color(arguments: impl Iterator<Item = OsString>) -> Color {
+    let mut arguments = arguments.filter_map(|argument| argument.into_string().ok());
+    let mut color = None;
+    while let Some(argument) = arguments.next() {
+        let (name, value) =
+            argument.split_once('=').map_or((argument.as_str(), None), |(name, value)| (name, Some(value)));
+        if name == "--color" {
+            color = value.map(ToOwned::to_owned).or_else(|| arguments.next());
+        }
+    }
+    color.and_then(|color| Color::from_str(&color, false).ok()).unwrap_or_default()
 }
 
 /// The whole command, also for completions and man pages.
@@ -105,7 +124,7 @@ fn refuse(error: &clap::Error) -> ! {
     if shown {
         error.exit();
     }
-    crate::output::Output::new(false, Color::Auto).complain(one_line(&error.to_string()));
+    Output::new(false, color(std::env::args_os())).complain(one_line(&error.to_string()));
     std::process::exit(i32::from(exit::Code::Usage as u8));
 }
 

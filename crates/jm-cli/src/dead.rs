@@ -19,6 +19,7 @@ mod origin;
 mod pace;
 mod patience;
 mod progress;
+mod question;
 mod quorum;
 mod replay;
 mod restore;
@@ -28,7 +29,7 @@ mod show;
 use clap::{Args, Subcommand};
 
 use self::filter::Filter;
-pub(crate) use self::{escaped::escaped_lines, replay::span};
+pub(crate) use self::{escaped::escaped_lines, glance::Trouble, letter::Letter, replay::span};
 use crate::{configuration::Configuration, exit::Code, failure::Failure, operator::Operator};
 
 /// What failed, and why; put it back safely

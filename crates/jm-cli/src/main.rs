@@ -16,6 +16,7 @@ mod dead;
 mod doctor;
 mod exit;
 mod failure;
+mod inbox;
 mod interrupt;
 mod management;
 mod operator;

@@ -86,6 +86,14 @@ pub(crate) struct ExchangeInfo {
     pub(crate) arguments: Map<String, Value>,
 }
 
+/// One of `/api/vhosts`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default)]
+struct VhostInfo {
+    name: String,
+    default_queue_type: Option<String>,
+}
+
 /// One of `/api/exchanges/{vhost}/{name}/bindings/source`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
@@ -168,6 +176,15 @@ impl Management {
     /// A queue; `None` if there is no such queue.
     pub(crate) async fn queue(&self, name: &str) -> Result<Option<QueueInfo>, Untold> {
         self.get(&["queues", &self.vhost, name]).await
+    }
+
+    /// Of which type a queue is that is declared without one. RabbitMQ 3.10 knows no other than classic.
+    pub(crate) async fn default_queue_type(&self) -> Result<String, Untold> {
+        // A single one is told to administrators only.
+        let vhosts: Vec<VhostInfo> = self.get(&["vhosts"]).await?.unwrap_or_default();
+        let ours = vhosts.into_iter().find(|vhost| vhost.name == self.vhost);
+        let told = ours.and_then(|vhost| vhost.default_queue_type).filter(|kind| kind != "undefined");
+        Ok(told.unwrap_or_else(|| "classic".to_owned()))
     }
 
     /// An exchange; `None` if there is no such exchange.

@@ -2,20 +2,24 @@
 
 mod oldest;
 mod queue;
+mod screen;
 
-use std::{io::IsTerminal as _, time::Duration};
+use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
 use serde::Serialize;
 
-use self::queue::{Looks, QueueStatus};
+use self::{
+    queue::{Looks, QueueStatus},
+    screen::Screen,
+};
 use crate::{
     exit::Code,
     failure::Failure,
     management::Management,
     operator::Operator,
-    output::{Align, FAINT, Output, Table, styled},
+    output::{Align, FAINT, Table, styled, wrapped},
 };
 
 /// What waits in the queues, who takes from them, and what failed
@@ -105,7 +109,7 @@ async fn watch(
                 Err(failure) => serde_json::json!({ "error": failure.to_string() }),
             })?;
         } else {
-            let text = status.map_or_else(|failure| failure.to_string(), |status| shown(&status));
+            let text = status.map_or_else(|failure| wrapped(&failure.to_string(), ""), |status| shown(&status));
             let time = Timestamp::now().strftime("%Y-%m-%d %H:%M:%S UTC");
             screen.show(&format!("{}\n\n{text}", styled(FAINT, format_args!("{time}, every {} s", every.as_secs()))));
         }
@@ -155,42 +159,7 @@ fn shown(status: &Status) -> String {
     let mut text = table.to_string();
     for note in &status.notes {
         text.push('\n');
-        text.push_str(&crate::output::wrapped(note, ""));
+        text.push_str(&wrapped(note, ""));
     }
     text
-}
-
-/// What is refreshed in place, where that is a terminal; elsewhere one text follows the other.
-struct Screen {
-    output: Output,
-    is_terminal: bool,
-    is_first: bool,
-}
-
-impl Screen {
-    fn new(output: Output) -> Self {
-        Self { output, is_terminal: std::io::stdout().is_terminal(), is_first: true }
-    }
-
-    fn show(&mut self, text: &str) {
-        if self.is_terminal {
-            // Once the whole screen is cleared; then each line is written over the former one, and what is left of it
-            // and below it is cleared, so that nothing flickers.
-            const CLEAR: &str = "\x1b[2J\x1b[H";
-            const HOME: &str = "\x1b[H";
-            const REST_OF_LINE: &str = "\x1b[K\n";
-            const REST_OF_SCREEN: &str = "\x1b[J";
-            let start = if self.is_first { CLEAR } else { HOME };
-            self.output.control(start);
-            for line in text.lines() {
-                self.output.raw(line);
-                self.output.control(REST_OF_LINE);
-            }
-            self.output.control(REST_OF_SCREEN);
-        } else {
-            let blank = if self.is_first { "" } else { "\n" };
-            self.output.line(format_args!("{blank}{text}"));
-        }
-        self.is_first = false;
-    }
 }

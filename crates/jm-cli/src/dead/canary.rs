@@ -7,16 +7,16 @@
 
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
 use jm_mq_core::{ConnectError, Connection, FieldTable, dead_letters};
 use lapin::{
-    Acker, Channel, Consumer,
-    options::{BasicConsumeOptions, BasicGetOptions, BasicNackOptions, QueueDeclareOptions},
+    Acker, Channel,
+    options::{BasicGetOptions, BasicNackOptions, QueueDeclareOptions},
+    types::ShortString,
 };
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
-use super::letter::Letter;
-use crate::operator::Operator;
+use super::{glance::Trouble, letter::Letter};
+use crate::{inbox::Inbox, operator::Operator};
 
 /// Between two looks into the dead-letter queue.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -26,11 +26,7 @@ const MAX_LOOKED_AT: u32 = 200_000;
 /// An ear for messages that are done, and an eye on the dead-letter queue.
 #[derive(Debug)]
 pub(crate) struct Canary {
-    connection: Connection,
-    /// Ends with its last handle, and with it the queue.
-    _channel: Channel,
-    outcomes: Consumer,
-    outcome_queue: String,
+    outcomes: Inbox,
     dead_letter_queue: String,
 }
 
@@ -44,29 +40,14 @@ pub(crate) enum Fate {
 }
 
 impl Canary {
-    pub(crate) async fn open(operator: &Operator<'_>, dead_letter_queue: &str) -> Result<Self, ConnectError> {
-        let connection = Connection::open(&operator.broker, "canary").await?;
-        let channel = connection.channel().await?;
-        let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
-        let declare = channel.queue_declare("".into(), options, FieldTable::default());
-        let declared = connection.within("declaring a queue for outcomes", declare).await?;
-        let queue = declared.map_err(|error| lost(&error))?.name().clone();
-        let options = BasicConsumeOptions { no_ack: true, exclusive: true, ..BasicConsumeOptions::default() };
-        let consume = channel.basic_consume(queue.clone(), "".into(), options, FieldTable::default());
-        let consuming = connection.within("listening for outcomes", consume).await?;
-        let outcomes = consuming.map_err(|error| lost(&error))?;
-        Ok(Self {
-            connection,
-            _channel: channel,
-            outcomes,
-            outcome_queue: queue.to_string(),
-            dead_letter_queue: dead_letter_queue.to_owned(),
-        })
+    pub(crate) async fn open(operator: &Operator<'_>, dead_letter_queue: &str) -> Result<Self, Trouble> {
+        let outcomes = Inbox::open(operator, "canary").await?;
+        Ok(Self { outcomes, dead_letter_queue: dead_letter_queue.to_owned() })
     }
 
     /// Where the message's worker tells that it is done.
     pub(crate) fn outcome_queue(&self) -> &str {
-        &self.outcome_queue
+        self.outcomes.queue()
     }
 
     /// How many dead letters there are, but for those that somebody has in hand.
@@ -80,41 +61,37 @@ impl Canary {
     }
 
     async fn counts(&self, queue: &str) -> Result<Option<(u32, u32)>, ConnectError> {
-        let channel = self.connection.channel().await?;
+        let connection = self.outcomes.connection();
+        let channel = connection.channel().await?;
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
         let declare = channel.queue_declare(queue.into(), options, FieldTable::default());
-        let Ok(declared) = self.connection.within("counting a queue", declare).await? else { return Ok(None) };
+        let Ok(declared) = connection.within("counting a queue", declare).await? else { return Ok(None) };
         // It would stay open for as long as its connection.
-        drop(self.connection.within("closing a channel", channel.close(200, "OK".into())).await?);
+        drop(connection.within("closing a channel", channel.close(200, "OK".into())).await?);
         Ok(Some((declared.message_count(), declared.consumer_count())))
     }
 
     /// Waits for the fate of the message with this replay's name. `before` is [`dead_letters`](Self::dead_letters) from
     /// before it was published: with more of them than that, it may be among them.
     pub(crate) async fn fate(&mut self, replay: &str, before: u32, limit: Duration) -> Result<Fate, ConnectError> {
-        let mut search = Search::new(self.connection.channel().await?, &self.dead_letter_queue);
+        let mut search = Search::new(self.outcomes.connection().channel().await?, &self.dead_letter_queue);
         let deadline = Instant::now() + limit;
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let fate = loop {
             tokio::select! {
                 biased;
-                told = self.outcomes.next() => match told {
-                    Some(Ok(delivery)) => {
-                        let told = delivery.properties.correlation_id().as_ref().map(lapin::types::ShortString::as_str);
-                        let is_outcome =
-                            delivery.properties.kind().as_ref().is_some_and(|kind| kind.as_str() == dead_letters::OUTCOME_TYPE);
-                        if is_outcome && told == Some(replay) {
-                            break Fate::Done;
-                        }
+                told = self.outcomes.next() => {
+                    let properties = told?.properties;
+                    let is = |value: &Option<ShortString>, wanted: &str| value.as_ref().is_some_and(|value| value.as_str() == wanted);
+                    if is(properties.kind(), dead_letters::OUTCOME_TYPE) && is(properties.correlation_id(), replay) {
+                        break Fate::Done;
                     }
-                    Some(Err(error)) => return Err(lost(&error)),
-                    None => return Err(ConnectError::Lost("the broker deleted the queue for outcomes".into())),
-                },
+                }
                 _ = looks.tick() => {
                     let is_last = Instant::now() >= deadline;
                     if (is_last || search.has_begun() || self.dead_letters().await? > before)
-                        && let Some(letter) = search.go_on(&self.connection, replay, deadline).await? {
+                        && let Some(letter) = search.go_on(self.outcomes.connection(), replay, deadline).await? {
                             break Fate::Back(Box::new(letter));
                     }
                     if is_last {
@@ -123,12 +100,12 @@ impl Canary {
                 }
             }
         };
-        search.end(&self.connection).await?;
+        search.end(self.outcomes.connection()).await?;
         Ok(fate)
     }
 
     pub(crate) async fn close(self) {
-        self.connection.close().await;
+        self.outcomes.close().await;
     }
 }
 

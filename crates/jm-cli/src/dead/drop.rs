@@ -1,19 +1,16 @@
 //! `jm dead drop`: dead letters are thrown away, after a copy perhaps.
 
-use std::{
-    io::{self, BufRead as _, IsTerminal as _},
-    path::PathBuf,
-};
+use std::path::PathBuf;
 
 use clap::Args;
 use serde::Serialize;
-use tokio::sync::oneshot;
 
 use super::{
     Choice, QUORUM,
     glance::{Glance, Taken, Trouble},
     patience::Patience,
     progress::Progress,
+    question::{self, Reply},
     saved::SaveFile,
 };
 use crate::{
@@ -58,15 +55,19 @@ const BATCH_BYTES: usize = 8 * 1024 * 1024;
 
 pub(crate) async fn run(arguments: &Arguments, operator: &Operator<'_>) -> Result<Code, Failure> {
     let queue = arguments.choice.queue(&operator.configuration);
-    if !arguments.yes && !io::stdin().is_terminal() {
+    if !arguments.yes && !question::can_be_asked() {
         return Err(Failure::usage("there is nobody to ask whether to drop them; --yes says so"));
     }
     let count = count(arguments, &queue, operator).await?;
     if count == 0 {
         operator.output.note(format_args!("there are none in {queue}"));
     }
-    if count > 0 && !arguments.yes && !asked(&question(arguments, count, &queue)).await {
-        return Err(Failure::new(Code::Found, "nothing was dropped"));
+    if count > 0 && !arguments.yes {
+        match question::ask(&question(arguments, count, &queue), operator.interrupt).await {
+            Reply::Yes => {}
+            Reply::No => return Err(Failure::new(Code::Found, "nothing was dropped")),
+            Reply::Interrupted(code) => return Err(Failure::interrupted(code)),
+        }
     }
     let file = match &arguments.save {
         Some(path) => Some(SaveFile::create(path).map_err(|error| {
@@ -121,18 +122,6 @@ fn question(arguments: &Arguments, count: u64, queue: &str) -> String {
     }
 }
 
-/// Waits for an answer on a thread of its own, which keeps nobody from ending the process.
-async fn asked(question: &str) -> bool {
-    let _ = io::Write::write_all(&mut io::stderr(), question.as_bytes());
-    let (sender, answer) = oneshot::channel();
-    std::thread::spawn(move || {
-        let mut line = String::new();
-        let read = io::stdin().lock().read_line(&mut line);
-        let _ = sender.send(read.is_ok() && matches!(line.trim().to_lowercase().as_str(), "y" | "yes"));
-    });
-    answer.await.unwrap_or(false)
-}
-
 struct Dropping<'a> {
     arguments: &'a Arguments,
     operator: &'a Operator<'a>,
@@ -156,7 +145,7 @@ impl Dropping<'_> {
                 Ok(interrupted) => return Ok(interrupted),
                 Err(trouble) => trouble,
             };
-            self.patience.bear(trouble, self.operator.interrupt, self.operator.output).await?;
+            self.patience.bear(trouble, self.operator.interrupt, &self.progress).await?;
             if self.operator.interrupt.is_requested() {
                 return Ok(true);
             }

@@ -11,10 +11,9 @@ use tokio::time::timeout;
 
 use super::{
     glance::{Trouble, lost},
-    headers::short,
     origin::Target,
 };
-use crate::operator::Operator;
+use crate::{amqp, operator::Operator};
 
 /// A connection in confirm mode.
 ///
@@ -50,9 +49,9 @@ impl Giver {
         properties: BasicProperties,
         body: &[u8],
     ) -> Result<Given, Trouble> {
-        let (exchange, key) = match (short(&target.exchange), short(&target.routing_key)) {
+        let (exchange, key) = match (amqp::short(&target.exchange), amqp::short(&target.routing_key)) {
             (Ok(exchange), Ok(key)) => (exchange, key),
-            (Err(error), _) | (_, Err(error)) => return Ok(Given::Refused(error)),
+            (Err(error), _) | (_, Err(error)) => return Ok(Given::Refused(error.to_string())),
         };
         let options = BasicPublishOptions { mandatory: true, ..BasicPublishOptions::default() };
         let publish = async { self.channel.basic_publish(exchange, key, options, body, properties).await?.await };

@@ -2,16 +2,20 @@
 
 use jm_mq_core::{ConnectError, Connection, FieldTable};
 use lapin::{
-    Acker, Channel, ErrorKind,
+    Acker, Channel,
     options::{BasicAckOptions, BasicGetOptions, BasicNackOptions, QueueDeclareOptions},
 };
 
 use super::{
-    headers::short,
     letter::Letter,
     quorum::{MAX_DELIVERIES, is_quorum, refuse, refuse_letter},
 };
-use crate::{failure::Failure, operator::Operator};
+use crate::{
+    amqp::{self, ACCESS_REFUSED, NOT_FOUND},
+    failure::Failure,
+    management::Management,
+    operator::Operator,
+};
 
 /// A channel of its own into a queue.
 ///
@@ -72,18 +76,22 @@ impl Glance {
         looks: bool,
         count_deliveries: bool,
     ) -> Result<Self, Trouble> {
-        let name = short(queue).map_err(|error| Trouble::Ended(Failure::usage(error)))?;
+        let name = amqp::short(queue).map_err(Trouble::Ended)?;
         let connection = Connection::open(&operator.broker, "dead letters").await?;
         let channel = connection.channel().await?;
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let declared = channel.queue_declare(name, options, FieldTable::default());
+        let declared = channel.queue_declare(name.clone(), options, FieldTable::default());
         let declared = connection.within("asking for a queue", declared).await?;
         let ready = match declared {
             Ok(queue) => queue.message_count(),
             Err(error) => return Err(refused(&error, queue)),
         };
-        if looks && !count_deliveries && is_quorum(&connection, queue).await? {
-            return Err(Trouble::Ended(refuse(queue)));
+        if looks && !count_deliveries {
+            let configuration = &operator.configuration;
+            let management = Management::new(&configuration.management, &configuration.rabbitmq);
+            if is_quorum(&connection, management.map_err(Trouble::Ended)?.as_ref(), name).await? {
+                return Err(Trouble::Ended(refuse(queue)));
+            }
         }
         Ok(Self { connection, channel, queue: queue.to_owned(), ready, seen: 0, held: None })
     }
@@ -104,7 +112,8 @@ impl Glance {
             return Ok(None);
         }
         let get = self.channel.basic_get(self.queue.as_str().into(), BasicGetOptions::default());
-        let got = self.connection.within("getting a message", get).await?.map_err(|error| lost(&error))?;
+        let got = self.connection.within("getting a message", get).await?;
+        let got = got.map_err(|error| refused(&error, &self.queue))?;
         let Some(message) = got else { return Ok(None) };
         self.seen += 1;
         let delivery = message.delivery;
@@ -143,16 +152,17 @@ impl Glance {
     }
 }
 
+/// Another connection would hear the same "no".
 fn refused(error: &lapin::Error, queue: &str) -> Trouble {
-    let ErrorKind::ProtocolError(reply) = error.kind() else { return lost(error) };
-    let reason = reply.get_message();
-    match reply.kind().get_id() {
-        404 if reason.as_str().contains("home node") => lost(error),
-        404 => Trouble::Ended(Failure::missing(format_args!(
-            "no queue `{queue}`; a worker creates its own with its first start, and `jm status` shows which there are"
-        ))),
-        403 => Trouble::Ended(Failure::unavailable(format_args!(
-            "RabbitMQ refuses queue `{queue}`: {reason}; grant the user permission to read it"
+    match amqp::refusal(error) {
+        Ok(refusal) if refusal.code == NOT_FOUND && !refusal.text.contains("home node") => {
+            Trouble::Ended(Failure::missing(format_args!(
+                "no queue `{queue}`; a worker creates its own with its first start, and `jm status` shows which there are"
+            )))
+        }
+        Ok(refusal) if refusal.code == ACCESS_REFUSED => Trouble::Ended(Failure::unavailable(format_args!(
+            "RabbitMQ refuses queue `{queue}`: {}; grant the user permission to read it",
+            refusal.text
         ))),
         _ => lost(error),
     }

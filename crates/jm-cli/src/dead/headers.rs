@@ -8,6 +8,8 @@ use lapin::types::{ByteArray, DecimalValue, ShortString};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::amqp;
+
 /// The same properties with other headers, and without the user, who would have to be ours. Properties have setters
 /// and no way to unset one.
 pub(crate) fn with_headers(properties: &BasicProperties, headers: FieldTable) -> BasicProperties {
@@ -147,7 +149,7 @@ pub(crate) fn table(headers: &BTreeMap<String, Exact>) -> Result<FieldTable, Str
 }
 
 pub(crate) fn short(text: &str) -> Result<ShortString, String> {
-    ShortString::try_new(text).map_err(|_| format!("a name of {} bytes; AMQP allows 255", text.len()))
+    amqp::short(text).map_err(|failure| failure.to_string())
 }
 
 pub(crate) fn bytes(base64: &str) -> Result<Vec<u8>, String> {

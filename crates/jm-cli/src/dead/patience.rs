@@ -5,8 +5,8 @@ use std::time::Duration;
 use jm_mq_core::ConnectError;
 use tokio::time::Instant;
 
-use super::{escaped::escaped, glance::Trouble};
-use crate::{failure::Failure, interrupt::Interrupt, output::Output};
+use super::{escaped::escaped, glance::Trouble, progress::Progress};
+use crate::{failure::Failure, interrupt::Interrupt};
 
 /// Without any progress.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -36,7 +36,7 @@ impl Patience {
         &mut self,
         trouble: Trouble,
         interrupt: &Interrupt,
-        output: Output,
+        progress: &Progress,
     ) -> Result<(), Failure> {
         let error = match trouble {
             Trouble::Lost(error) => error,
@@ -46,7 +46,7 @@ impl Patience {
         if since.elapsed() >= PATIENCE {
             return Err(given_up(&error));
         }
-        output.note(format_args!("{}; connecting again", escaped(&error.to_string())));
+        progress.note(format_args!("{}; connecting again", escaped(&error.to_string())));
         tokio::select! {
             _ = interrupt.requested() => {}
             () = tokio::time::sleep(self.wait) => {}

@@ -1,38 +1,27 @@
 //! Whether a queue counts how often it gives a message out.
 
-use jm_mq_core::{AMQPValue, ConnectError, Connection, FieldTable};
-use lapin::{ErrorKind, options::QueueDeclareOptions};
+use jm_mq_core::{ConnectError, Connection};
+use lapin::types::ShortString;
 
 use super::letter::Letter;
-use crate::failure::Failure;
+use crate::{amqp, failure::Failure, management::Management};
 
 /// A message that was given out so often is not looked at any more: RabbitMQ 4 drops it after 20.
 pub(crate) const MAX_DELIVERIES: u64 = 10;
 
-/// What `x-queue-type` no broker knows. So a declaration with it creates nothing, even if the queue is gone meanwhile,
-/// and the broker's refusal says what the queue's type is: the only way to learn it over AMQP.
-const NO_TYPE: &str = "jm-asks";
-
-/// Whether the queue is known to be a quorum queue. Where the broker does not say, because the user may not declare
-/// anything for instance, the count in a message's headers is left.
-pub(crate) async fn is_quorum(connection: &Connection, queue: &str) -> Result<bool, ConnectError> {
-    let channel = connection.channel().await?;
-    let mut arguments = FieldTable::default();
-    arguments.insert("x-queue-type".into(), AMQPValue::LongString(NO_TYPE.into()));
-    let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    let declared =
-        connection.within("asking for a queue's type", channel.queue_declare(queue.into(), options, arguments));
-    let Err(error) = declared.await? else { return Ok(false) };
-    match error.kind() {
-        ErrorKind::ProtocolError(reply) => Ok(says_quorum(reply.get_message().as_str())),
-        _ => Err(ConnectError::Lost(error.to_string())),
+/// Whether the queue is known to be a quorum queue. Where neither the broker says so, because the user may not declare
+/// anything for instance, nor its management API, the count in a message's headers is left.
+pub(crate) async fn is_quorum(
+    connection: &Connection,
+    management: Option<&Management>,
+    queue: ShortString,
+) -> Result<bool, ConnectError> {
+    let mut kind = amqp::queue_type(connection, queue.clone()).await?;
+    if let (None, Some(management)) = (&kind, management) {
+        // What it does not tell is as unknown as without it.
+        kind = management.queue(queue.as_str()).await.ok().flatten().and_then(|told| told.kind);
     }
-}
-
-/// `inequivalent arg 'x-queue-type' for queue 'q' in vhost '/': received the value 'jm-asks' of type 'longstr' but
-/// current is the value 'quorum' of type 'longstr'`
-fn says_quorum(reply: &str) -> bool {
-    reply.split_once(NO_TYPE).is_some_and(|(_, current)| current.contains("'quorum'"))
+    Ok(kind.as_deref() == Some("quorum"))
 }
 
 /// Refuses to look, unless somebody said that it may count.
@@ -51,23 +40,4 @@ pub(crate) fn refuse_letter(queue: &str, letter: &Letter) -> Failure {
         letter.message_id().map_or("a message".to_owned(), |id| format!("message `{id}`")),
         letter.deliveries()
     ))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_brokers_refusal_says_the_type() {
-        let reply = |current: &str| {
-            format!(
-                "PRECONDITION_FAILED - inequivalent arg 'x-queue-type' for queue 'quorum' in vhost '/': received the \
-                 value 'jm-asks' of type 'longstr' but current is {current}"
-            )
-        };
-        assert!(says_quorum(&reply("the value 'quorum' of type 'longstr'")));
-        assert!(!says_quorum(&reply("the value 'classic' of type 'longstr'")));
-        assert!(!says_quorum(&reply("none")));
-        assert!(!says_quorum("ACCESS_REFUSED - access to queue 'quorum' refused"));
-    }
 }

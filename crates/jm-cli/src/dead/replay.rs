@@ -3,115 +3,32 @@
 //! One at a time: get, publish, confirm, ack, and the answer to the next get proves that the ack was worked off. So
 //! wherever this ends, every message but the one in hand is in exactly one place, and that one in one or both.
 
+mod arguments;
 mod end;
 mod plan;
+mod tally;
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
-
-use clap::Args;
-use uuid::Uuid;
-
-pub(super) use self::end::{End, tell};
+pub(crate) use self::arguments::span;
+pub(super) use self::{
+    arguments::Arguments,
+    end::{End, tell},
+    tally::{Names, Tally},
+};
 use super::{
-    QUORUM,
     canary::{Canary, Fate},
     dead_letter_queue,
-    filter::Filter,
     giver::{Given, Giver},
     glance::{Glance, Taken, Trouble},
-    letter::Letter,
     origin::{self, Target},
-    pace::{Pace, Rate},
+    pace::Pace,
     patience::Patience,
     progress::Progress,
     restore,
 };
 use crate::{exit::Code, failure::Failure, operator::Operator};
 
-const HELP: &str = "\
-Each message is published as it was, to the exchange and with the key that it
-first had, mandatory; confirmed by the broker; and only then taken from the dead
-letters. What reaches no queue stays there. However jm ends, nothing is lost, and
-at most the message in hand is there twice, with the same message id. A lost
-connection is opened again. What fails once more during the replay is left alone.
-
-A canary is put back alone, and the next message waits for what becomes of it. It
-is good when its worker says that it is done; it has failed when it is a dead
-letter again. Nothing is known of it while it is tried again, or when a program
-works on it that is none of ours: then jm stops, too, unless told otherwise by
---silence-is-success.
-
-Examples:
-  jm dead replay jm.asr --dry-run
-  jm dead replay jm.asr --canary 3 --rate 20
-  jm dead replay jm.llm --kind timeout --since 2h --limit 100
-  jm dead replay jm.llm --to jm.llm          straight to the queue: others that
-                                             its exchange feeds get nothing
-  jm dead replay --from saved.jsonl          what `jm dead drop --save` saved";
-
-/// Put back what failed, to where it came from
-#[derive(Debug, Args)]
-#[command(after_help = HELP, after_long_help = format!("{HELP}\n\n{QUORUM}"))]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of the command line")]
-pub(crate) struct Arguments {
-    /// A worker's queue, its worker's name, or the queue with the dead letters itself
-    #[arg(required_unless_present = "from")]
-    pub(super) queue: Option<String>,
-    /// QUEUE is the queue with the dead letters, whatever it is called
-    #[arg(long, requires = "queue")]
-    pub(super) exact: bool,
-    /// Look although each look counts as a delivery (--help: quorum queues)
-    #[arg(long)]
-    count_deliveries: bool,
-    #[command(flatten)]
-    pub(super) filter: Filter,
-    /// So many at most, the oldest first
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    pub(super) limit: Option<u64>,
-    /// So many a second at most
-    #[arg(long, value_name = "RATE")]
-    pub(super) rate: Option<Rate>,
-    /// First so many one by one, each only when the one before is done
-    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true, conflicts_with = "from")]
-    canary: u64,
-    /// How long to wait for a canary
-    #[arg(long, value_name = "TIME", default_value = "2m", value_parser = span)]
-    canary_wait: Duration,
-    /// A canary of which nothing was heard in that time is good
-    #[arg(long)]
-    silence_is_success: bool,
-    /// Straight to this queue, wherever they came from
-    #[arg(long, value_name = "QUEUE")]
-    pub(super) to: Option<String>,
-    /// Only tell what would be put back
-    #[arg(long, conflicts_with = "from")]
-    dry_run: bool,
-    /// Put back what is in this file; FILE.done remembers what was
-    #[arg(long, value_name = "FILE")]
-    from: Option<PathBuf>,
-}
-
-impl Arguments {
-    /// Where a letter goes.
-    pub(super) fn target(&self, letter: &Letter) -> Option<Target> {
-        match &self.to {
-            Some(queue) => Some(Target::queue(queue)),
-            None => Target::origin(letter),
-        }
-    }
-}
-
-pub(crate) fn span(text: &str) -> Result<Duration, String> {
-    let span: Option<Duration> = text.parse::<jiff::SignedDuration>().ok().and_then(|span| span.try_into().ok());
-    let span = span.filter(|span| (Duration::from_secs(1)..=Duration::from_hours(24)).contains(span));
-    span.ok_or_else(|| "a time such as 90s, 5m or 1h, from 1s to 24h".to_owned())
-}
-
 /// What cannot be put back, for want of a destination.
 pub(super) const NO_ORIGIN: &str = "it does not say where it came from; --to QUEUE names a place";
-
-/// Different reasons that are remembered.
-const MAX_REASONS: usize = 20;
 
 pub(crate) async fn run(arguments: &Arguments, operator: &Operator<'_>) -> Result<Code, Failure> {
     let queue =
@@ -129,45 +46,6 @@ pub(crate) async fn run(arguments: &Arguments, operator: &Operator<'_>) -> Resul
     let end = replay.all().await;
     replay.progress.end();
     tell(&replay.tally, &replay.queue, end, operator).await
-}
-
-/// What has become of the messages.
-#[derive(Debug, Default)]
-pub(super) struct Tally {
-    /// Published, confirmed, and gone from the dead letters.
-    pub(super) replayed: u64,
-    /// In hand when a connection was lost.
-    pub(super) perhaps_twice: u64,
-    /// They were put back by this run and have failed again.
-    pub(super) came_back: u64,
-    /// They stay where they are, for these reasons.
-    pub(super) left: BTreeMap<String, u64>,
-}
-
-impl Tally {
-    pub(super) fn leave(&mut self, reason: String) {
-        let is_told = self.left.len() < MAX_REASONS || self.left.contains_key(&reason);
-        let reason = if is_told { reason } else { "other reasons".to_owned() };
-        *self.left.entry(reason).or_default() += 1;
-    }
-}
-
-/// The names of replays: one for the run, and a number for each message.
-#[derive(Debug)]
-pub(super) struct Names {
-    pub(super) run: String,
-    number: u64,
-}
-
-impl Names {
-    pub(super) fn new() -> Self {
-        Self { run: Uuid::now_v7().to_string(), number: 0 }
-    }
-
-    pub(super) fn next(&mut self) -> String {
-        self.number += 1;
-        format!("{}/{}", self.run, self.number)
-    }
 }
 
 struct Replay<'a> {
@@ -218,8 +96,7 @@ impl<'a> Replay<'a> {
                 Err(trouble) => trouble,
             };
             self.tally.perhaps_twice += u64::from(std::mem::take(&mut self.in_hand));
-            let output = self.operator.output;
-            self.patience.bear(trouble, self.operator.interrupt, output).await?;
+            self.patience.bear(trouble, self.operator.interrupt, &self.progress).await?;
             if self.operator.interrupt.is_requested() {
                 return Ok(End::Interrupted);
             }

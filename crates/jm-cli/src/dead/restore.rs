@@ -43,9 +43,9 @@ pub(super) async fn run(
         tally: Tally::default(),
         pace: Pace::new(arguments.rate),
         patience: Patience::new(),
+        progress: Progress::new(operator.output, "bytes", length),
     };
     let _attention = operator.interrupt.attend();
-    let mut progress = Progress::new(operator.output, "bytes", length);
     let end = loop {
         if operator.interrupt.is_requested() {
             break Ok(End::Interrupted);
@@ -58,7 +58,7 @@ pub(super) async fn run(
             Ok(None) => break Ok(End::Done),
             Err(failure) => break Err(failure),
         };
-        progress.reached(lines.read);
+        restore.progress.reached(lines.read);
         if restore.done.has(lines.number) || queue.is_some_and(|queue| queue != saved.queue) {
             continue;
         }
@@ -75,7 +75,7 @@ pub(super) async fn run(
             Err(failure) => break Err(failure),
         }
     };
-    progress.end();
+    restore.progress.end();
     if let Some(giver) = restore.giver.take() {
         giver.close().await;
     }
@@ -96,6 +96,7 @@ struct Restore<'a> {
     tally: Tally,
     pace: Pace,
     patience: Patience,
+    progress: Progress,
 }
 
 impl Restore<'_> {
@@ -138,7 +139,7 @@ impl Restore<'_> {
                 },
             };
             self.giver = None;
-            self.patience.bear(trouble, self.operator.interrupt, self.operator.output).await?;
+            self.patience.bear(trouble, self.operator.interrupt, &self.progress).await?;
             if self.operator.interrupt.is_requested() {
                 return Ok(Some(End::Interrupted));
             }

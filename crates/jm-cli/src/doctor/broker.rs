@@ -159,7 +159,7 @@ async fn queue_types(operator: &Operator<'_>, connection: &Connection) -> Result
                 if ready > 0 && consumers == 0 {
                     waiting.push(format!("{queue} has {ready} messages and no consumer"));
                 }
-                amqp::queue_type(connection, queue).await?.unwrap_or_else(|| "not told".to_owned())
+                amqp::queue_type(connection, amqp::short(queue)?).await?.unwrap_or_else(|| "not told".to_owned())
             }
         };
         types.entry(kind).or_default().push(queue.to_owned());

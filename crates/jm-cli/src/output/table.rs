@@ -3,6 +3,7 @@
 use std::fmt;
 
 use comfy_table::{Attribute, CellAlignment, Color, ContentArrangement, TableStyle};
+use console::AnsiCodeIterator;
 
 use super::WIDTH;
 
@@ -72,6 +73,43 @@ impl Cell {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.trim_fmt())
+        for (number, line) in self.0.lines().enumerate() {
+            f.write_str(if number == 0 { "" } else { "\n" })?;
+            f.write_str(&trimmed(&line))?;
+        }
+        Ok(())
+    }
+}
+
+/// Without the blanks at its end, also where the end of a style stands behind them.
+fn trimmed(line: &str) -> String {
+    let parts: Vec<(&str, bool)> = AnsiCodeIterator::new(line).collect();
+    let is_text = |(part, is_style): &(&str, bool)| !is_style && !part.trim_end().is_empty();
+    let last = parts.iter().rposition(is_text);
+    let kept = parts.iter().enumerate().map(|(index, (part, is_style))| match last {
+        _ if *is_style => part,
+        Some(last) if index < last => part,
+        Some(last) if index == last => part.trim_end(),
+        _ => "",
+    });
+    kept.collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_line_has_blanks_at_its_end_with_colours_or_without() {
+        let mut table = Table::new(&[("name", Align::Left), ("state", Align::Left), ("", Align::Left)]);
+        table.row([Cell::new("a b"), Cell::bad("missing"), Cell::new("")]);
+        table.row([Cell::new("a"), Cell::none(), Cell::new("with a text")]);
+        let coloured = table.to_string();
+        assert!(coloured.contains("\u{1b}[1mname"), "{coloured:?}");
+        let plain = console::strip_ansi_codes(&coloured);
+        assert_eq!(plain, "name  state\na b   missing\na     -        with a text");
+        assert!(
+            coloured.lines().all(|line| line.matches("\u{1b}[0m").count() >= line.matches("\u{1b}[1m").count().min(1))
+        );
     }
 }

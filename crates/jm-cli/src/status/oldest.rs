@@ -2,13 +2,10 @@
 
 use jiff::Timestamp;
 use jm_mq_core::{BasicProperties, Connection};
-use lapin::{
-    options::{BasicGetOptions, BasicNackOptions},
-    types::AMQPValue,
-};
+use lapin::options::{BasicGetOptions, BasicNackOptions};
 use serde::Serialize;
 
-use crate::{amqp, failure::Failure};
+use crate::{amqp, dead::Letter, failure::Failure};
 
 /// When it failed, what it is, and why it failed. The keys are for programs: they stay.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -29,35 +26,17 @@ pub(super) async fn oldest(connection: &Connection, queue: &str) -> Result<Optio
     let looked = amqp::ask(connection, "looking at the oldest dead letter", async |channel| {
         let Some(message) = channel.basic_get(name, BasicGetOptions::default()).await? else { return Ok(None) };
         message.nack(BasicNackOptions { requeue: true, multiple: false }).await?;
-        Ok(read(&message.properties))
+        Ok(read(message.delivery.properties))
     });
     // A queue that is gone meanwhile, or not ours to read from, tells nothing.
     Ok(looked.await?.unwrap_or_default())
 }
 
-fn read(properties: &BasicProperties) -> Option<Oldest> {
-    let headers = properties.headers().clone().unwrap_or_default();
-    let text = |name: &str| match headers.inner().get(name) {
-        Some(AMQPValue::LongString(text)) => Some(text.to_string()),
-        _ => None,
-    };
-    let failed_at = text("jm-failed-at").and_then(|at| at.parse().ok());
-    // What a policy of the broker has dead-lettered says when in `x-death`; the newest death is the first.
-    let at = failed_at.or_else(|| match headers.inner().get("x-death") {
-        Some(AMQPValue::FieldArray(deaths)) => match deaths.as_slice().first() {
-            Some(AMQPValue::FieldTable(death)) => match death.inner().get("time") {
-                Some(AMQPValue::Timestamp(seconds)) => {
-                    i64::try_from(*seconds).ok().and_then(|at| Timestamp::from_second(at).ok())
-                }
-                _ => None,
-            },
-            _ => None,
-        },
-        _ => None,
-    });
+fn read(properties: BasicProperties) -> Option<Oldest> {
+    let letter = Letter::new(properties, Vec::new());
     Some(Oldest {
-        at: at?,
-        message_type: properties.kind().as_ref().map(ToString::to_string),
-        error_kind: text("jm-error-kind"),
+        at: letter.failed_at()?,
+        message_type: letter.message_type().map(ToOwned::to_owned),
+        error_kind: letter.error_kind(),
     })
 }

@@ -34,7 +34,15 @@ pub(super) struct QueueStatus {
 /// What was seen at the head of dead-letter queues, and how many messages were there then: a queue in which nothing has
 /// changed is not looked into again.
 #[derive(Debug, Default)]
-pub(super) struct Looks(BTreeMap<String, (u32, Option<Oldest>)>);
+pub(super) struct Looks(BTreeMap<String, Look>);
+
+#[derive(Debug)]
+struct Look {
+    count: u32,
+    oldest: Option<Oldest>,
+    /// Why there was none.
+    note: Option<String>,
+}
 
 impl QueueStatus {
     pub(super) async fn look(
@@ -126,26 +134,36 @@ impl Looks {
         count: u32,
         notes: &mut Vec<String>,
     ) -> Result<Option<Oldest>, Failure> {
-        if let Some((seen, oldest)) = self.0.get(queue)
-            && *seen == count
-        {
-            return Ok(oldest.clone());
+        let is_unchanged = self.0.get(queue).is_some_and(|look| look.count == count);
+        if !is_unchanged {
+            let look = Look::new(connection, management, queue, count, notes).await?;
+            self.0.insert(queue.to_owned(), look);
         }
+        let look = self.0.get(queue);
+        notes.extend(look.and_then(|look| look.note.clone()));
+        Ok(look.and_then(|look| look.oldest.clone()))
+    }
+}
+
+impl Look {
+    async fn new(
+        connection: &Connection,
+        management: Option<&Management>,
+        queue: &str,
+        count: u32,
+        notes: &mut Vec<String>,
+    ) -> Result<Self, Failure> {
         let of_management = told(management, queue, notes).await.and_then(|told| told.kind);
         let kind = match of_management {
             Some(kind) => Some(kind),
-            None => amqp::queue_type(connection, queue).await?,
+            None => amqp::queue_type(connection, amqp::short(queue)?).await?,
         };
         // A quorum queue counts the look as a delivery, and beyond its limit drops the message.
-        let found = match kind.as_deref() {
-            Some("classic") => oldest(connection, queue).await?,
-            kind => {
-                let kind = kind.unwrap_or("of a type that the broker does not tell");
-                notes.push(format!("{queue} is {kind}: its oldest message is left alone, since looks may be counted"));
-                None
-            }
-        };
-        self.0.insert(queue.to_owned(), (count, found.clone()));
-        Ok(found)
+        if kind.as_deref() == Some("classic") {
+            return Ok(Self { count, oldest: oldest(connection, queue).await?, note: None });
+        }
+        let kind = kind.as_deref().unwrap_or("of a type that the broker does not tell");
+        let note = format!("{queue} is {kind}: its oldest message is left alone, since looks may be counted");
+        Ok(Self { count, oldest: None, note: Some(note) })
     }
 }

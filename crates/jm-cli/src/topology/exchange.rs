@@ -84,10 +84,10 @@ pub(super) async fn declare(
         ExchangeKind::Headers => LapinKind::Headers,
     };
     let options = ExchangeDeclareOptions { durable: true, passive, ..ExchangeDeclareOptions::default() };
-    amqp::ask(inspection.connection, "declaring an exchange", async |channel| {
+    let declared = amqp::ask(inspection.connection, "declaring an exchange", async |channel| {
         channel.exchange_declare(name, kind, options, FieldTable::default()).await
-    })
-    .await
+    });
+    Ok(declared.await?)
 }
 
 fn of_management(told: &ExchangeInfo, kind: ExchangeKind) -> Differences {

@@ -97,12 +97,12 @@ async fn ask_to_read(connection: &Connection, queue: &str) -> Result<Result<(), 
     let name = amqp::short(queue)?;
     let mut arguments = FieldTable::default();
     arguments.insert("x-priority".into(), AMQPValue::LongString("none: jm asks for permission".into()));
-    amqp::ask(connection, "asking for the permission to read", async |channel| {
+    let asked = amqp::ask(connection, "asking for the permission to read", async |channel| {
         // Should a broker take it all the same, it gives out one message, which is back when the channel closes.
         channel.basic_qos(1, BasicQosOptions::default()).await?;
         channel.basic_consume(name, "".into(), BasicConsumeOptions::default(), arguments).await.map(drop)
-    })
-    .await
+    });
+    Ok(asked.await?)
 }
 
 /// A message that expires after a word, by a user that nobody is. `None` if the broker blocks publishers, and so does not
@@ -127,7 +127,7 @@ pub(crate) async fn ask_to_write(
         }
     };
     tokio::select! {
-        asked = asking => asked.map(Some),
+        asked = asking => Ok(Some(asked?)),
         () = blocked => Ok(None),
     }
 }

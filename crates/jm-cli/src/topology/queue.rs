@@ -48,10 +48,16 @@ pub(super) async fn inspect(
         Some(management) => management.queue(queue).await,
     };
     let is_told = matches!(told, Ok(Some(_)));
-    // Where the broker itself has found nothing different, the type is as it has to be: virtual hosts may have another
-    // default type than classic, and then write it down as an argument.
+    // RabbitMQ 4 writes the type of every queue down as an argument, and virtual hosts may have another default type than
+    // classic. Where the broker itself has found nothing different, the type is as it has to be; where the user may not
+    // ask it, the default is compared.
+    let default_type = match (&hidden, inspection.management) {
+        (Some(_), Some(management)) => management.default_queue_type().await.ok(),
+        _ => None,
+    };
     let is_equivalent = mismatch.is_none() && hidden.is_none();
-    let told = told.ok().flatten().map(|told| of_management(&told, is_equivalent)).unwrap_or_default();
+    let is_as_wanted = |kind: &str| is_equivalent || default_type.as_deref() == Some(kind);
+    let told = told.ok().flatten().map(|told| of_management(&told, is_as_wanted)).unwrap_or_default();
     let differences = together(mismatch.as_ref(), told);
     Ok(match (differences.as_slice(), hidden) {
         ([], None) => finding(State::Ok, WANTED.to_owned()),
@@ -72,13 +78,13 @@ pub(super) async fn inspect(
 pub(super) async fn declare(inspection: &Inspection<'_>, queue: &str) -> Result<Result<(), amqp::Refusal>, Failure> {
     let name = amqp::short(queue)?;
     let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    amqp::ask(inspection.connection, "declaring a queue", async |channel| {
+    let declared = amqp::ask(inspection.connection, "declaring a queue", async |channel| {
         channel.queue_declare(name, options, FieldTable::default()).await.map(drop)
-    })
-    .await
+    });
+    Ok(declared.await?)
 }
 
-fn of_management(told: &QueueInfo, is_equivalent: bool) -> Differences {
+fn of_management(told: &QueueInfo, is_wanted_type: impl Fn(&str) -> bool) -> Differences {
     let mut differences = Vec::new();
     if !told.durable {
         differences.push(("durable".to_owned(), "false".to_owned()));
@@ -86,8 +92,8 @@ fn of_management(told: &QueueInfo, is_equivalent: bool) -> Differences {
     if told.auto_delete {
         differences.push(("auto_delete".to_owned(), "true".to_owned()));
     }
-    let arguments = told.arguments.iter().filter(|(name, _)| !(is_equivalent && *name == "x-queue-type"));
-    differences.extend(arguments.map(|(name, value)| (name.clone(), plain(value))));
+    let arguments = told.arguments.iter().map(|(name, value)| (name.clone(), plain(value)));
+    differences.extend(arguments.filter(|(name, value)| !(name == "x-queue-type" && is_wanted_type(value))));
     differences
 }
 

@@ -6,18 +6,19 @@ use jm_mq_core::{
     Answers, Broker, BrokerOptions, Consumer, ConsumerOptions, Context, HandlerError, Message, Port, Publisher,
     PublisherOptions, Router, RunningConsumer, Topology,
 };
-use jm_testkit::{QueueCounts, Vhost};
+use jm_testkit::{QueueCounts, TcpProxy, Vhost};
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::{
     dead_letters::{DEAD, QUEUE, dead, ids, leave, said, vhost},
-    support::jm_at,
+    support::{jm_at, started},
 };
 
 const LIMIT: Duration = Duration::from_mins(1);
 
 /// A worker whose handler answers, or fails for good where the predicate says so.
-async fn worker(vhost: &Vhost, fails: impl Fn(&str) -> bool + Send + Sync + 'static) -> RunningConsumer {
+pub(crate) async fn worker(vhost: &Vhost, fails: impl Fn(&str) -> bool + Send + Sync + 'static) -> RunningConsumer {
     let options = BrokerOptions {
         port: Some(Port(vhost.port)),
         name: vhost.user.clone(),
@@ -103,6 +104,31 @@ async fn what_fails_again_during_a_replay_is_left_alone() {
     let done = said(jm_at(&vhost), ["dead", "replay", QUEUE, "--rate", "100"]).await;
     assert!(done.out.starts_with("30 put back\n"), "{done:?}");
     vhost.wait_for_counts(DEAD, LIMIT, |counts| counts.ready == 30).await.unwrap();
+    drop(worker);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_has_failed_again_is_left_alone_after_a_lost_connection_too() {
+    let vhost = vhost().await;
+    let (failed, mut failures) = watch::channel(0);
+    let worker = worker(&vhost, move |_| {
+        failed.send_modify(|count| *count += 1);
+        true
+    })
+    .await;
+    leave(&vhost, (0..60).map(|number| dead(&number.to_string()))).await;
+    let proxy = TcpProxy::start(([127, 0, 0, 1], vhost.port).into()).await.unwrap();
+    let mut command = jm_at(&vhost);
+    command.env("JM_RABBITMQ__PORT", proxy.port().to_string());
+    let jm = started(command, &["dead", "replay", QUEUE, "--rate", "60", "--json"]);
+    tokio::time::timeout(LIMIT, failures.wait_for(|count| *count >= 15)).await.unwrap().unwrap();
+    proxy.cut();
+    let done = tokio::time::timeout(LIMIT, jm.wait_with_output()).await.unwrap().unwrap();
+    let answer: Value = serde_json::from_slice(&done.stdout).unwrap();
+    let number = |key: &str| answer[key].as_u64().unwrap();
+    // The one in hand may be put back twice; those before it have failed again, and are seen by the second pass.
+    assert!((60..=61).contains(&(number("replayed") + number("perhaps_twice"))), "{answer}");
+    assert!(number("came_back") >= 14, "{answer}");
     drop(worker);
 }
 

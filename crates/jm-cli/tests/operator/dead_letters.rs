@@ -1,6 +1,6 @@
 //! Dead letters as the workers leave them.
 
-use std::ffi::OsStr;
+use std::{collections::HashMap, ffi::OsStr, time::Duration};
 
 use jm_testkit::{RabbitNode, Vhost};
 use lapin::{
@@ -16,6 +16,8 @@ use crate::support::{self, Said};
 pub(crate) async fn said(command: Command, arguments: impl IntoIterator<Item: AsRef<OsStr>>) -> Said {
     support::said(command, arguments).await.unwrap()
 }
+
+const LIMIT: Duration = Duration::from_mins(2);
 
 pub(crate) const QUEUE: &str = "jm.llm";
 pub(crate) const DEAD: &str = "jm.llm.dead";
@@ -110,4 +112,21 @@ pub(crate) fn original(delivery: &Delivery) -> (BasicProperties, Vec<u8>) {
         }
     }
     (delivery.properties.clone().with_headers(headers), delivery.data.clone())
+}
+
+/// Waits until so many have arrived in the target, or more.
+pub(crate) async fn arrived(vhost: &Vhost, count: u64) {
+    vhost.wait_for_counts(QUEUE, LIMIT, |counts| counts.ready >= count).await.unwrap();
+}
+
+/// How often each message is in the two queues together.
+pub(crate) async fn everywhere(vhost: &Vhost) -> HashMap<String, usize> {
+    vhost.wait_for_counts(DEAD, LIMIT, |counts| counts.unacked == 0).await.unwrap();
+    let mut found = HashMap::new();
+    for queue in [QUEUE, DEAD] {
+        for id in ids(vhost, queue).await {
+            *found.entry(id).or_default() += 1;
+        }
+    }
+    found
 }

@@ -12,7 +12,7 @@ use tokio::{
 
 use crate::support::{Said, jm_at};
 
-const PLUGIN: &str = "rabbitmq_management";
+pub(crate) const PLUGIN: &str = "rabbitmq_management";
 
 /// The management API tells of a queue's policy with its next statistics.
 const TOLD_LIMIT: Duration = Duration::from_secs(20);
@@ -39,8 +39,13 @@ pub(crate) async fn vhost() -> Result<Vhost> {
 
 /// Gives a user the tag that the management API asks for.
 pub(crate) async fn monitoring(user: &str) -> Result<()> {
+    monitoring_on(node().await?, user).await
+}
+
+/// The same on another broker.
+pub(crate) async fn monitoring_on(node: &RabbitNode, user: &str) -> Result<()> {
     let tag = format!("rabbit_auth_backend_internal:set_tags(<<\"{user}\">>, [monitoring], <<\"test\">>)");
-    node().await?.eval(&tag).await.map(drop)
+    node.eval(&tag).await.map(drop)
 }
 
 /// `jm` for a virtual host, with the management API.

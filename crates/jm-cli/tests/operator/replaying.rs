@@ -1,47 +1,18 @@
 //! `jm dead replay`: nothing is lost, and nothing but what was in hand is there twice.
 
-use std::{collections::HashMap, process::Stdio, time::Duration};
+use std::time::Duration;
 
-use jm_testkit::{RabbitNode, TcpProxy, Vhost};
+use jm_testkit::{RabbitNode, TcpProxy};
 use lapin::types::AMQPValue;
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
-};
+use nix::sys::signal::Signal;
 use serde_json::Value;
-use tokio::process::{Child, Command};
 
 use crate::{
-    dead_letters::{DEAD, Dead, QUEUE, dead, id, ids, leave, on, original, said, vhost},
-    support::jm_at,
+    dead_letters::{DEAD, Dead, QUEUE, arrived, dead, everywhere, ids, leave, on, original, said, vhost},
+    support::{jm_at, signal, started},
 };
 
 const LIMIT: Duration = Duration::from_mins(2);
-
-fn signal(child: &Child, signal: Signal) {
-    kill(Pid::from_raw(child.id().unwrap().try_into().unwrap()), signal).unwrap();
-}
-
-fn quiet(mut command: Command, arguments: &[&str]) -> Child {
-    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
-/// Waits until so many have arrived in the target, or more.
-async fn arrived(vhost: &Vhost, count: u64) {
-    vhost.wait_for_counts(QUEUE, LIMIT, |counts| counts.ready >= count).await.unwrap();
-}
-
-/// How often each message is in the two queues together.
-async fn everywhere(vhost: &Vhost) -> HashMap<String, usize> {
-    vhost.wait_for_counts(DEAD, LIMIT, |counts| counts.unacked == 0).await.unwrap();
-    let mut found = HashMap::new();
-    for queue in [QUEUE, DEAD] {
-        for id in ids(vhost, queue).await {
-            *found.entry(id).or_default() += 1;
-        }
-    }
-    found
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_dead_letters_survive_five_cuts_and_two_kills() {
@@ -53,7 +24,7 @@ async fn ten_thousand_dead_letters_survive_five_cuts_and_two_kills() {
     let start = || {
         let mut command = jm_at(&vhost);
         command.env("JM_RABBITMQ__PORT", proxy.port().to_string());
-        quiet(command, &["dead", "replay", QUEUE])
+        started(command, &["dead", "replay", QUEUE])
     };
     let mut jm = start();
     for (step, reached) in [900, 2100, 3300, 4700, 5900, 7100, 8300].into_iter().enumerate() {
@@ -157,7 +128,7 @@ async fn what_reaches_no_queue_stays_dead_and_the_rest_goes_on() {
 async fn ctrl_c_in_the_middle_leaves_nothing_unacked_and_loses_nothing() {
     let vhost = vhost().await;
     leave(&vhost, (0..300).map(|number| dead(&number.to_string()))).await;
-    let mut jm = quiet(jm_at(&vhost), &["dead", "replay", QUEUE, "--rate", "200"]);
+    let mut jm = started(jm_at(&vhost), &["dead", "replay", QUEUE, "--rate", "200"]);
     arrived(&vhost, 20).await;
     signal(&jm, Signal::SIGINT);
     let status = tokio::time::timeout(LIMIT, jm.wait()).await.unwrap().unwrap();
@@ -178,87 +149,4 @@ async fn a_rate_is_kept() {
     assert_eq!(done.code, 0, "{done:?}");
     // The first goes at once.
     assert!(begun.elapsed() >= Duration::from_millis(900), "{:?}", begun.elapsed());
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_dropped_with_a_copy_can_be_taken_back_as_it_was() {
-    let vhost = vhost().await;
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("saved.jsonl");
-    let path = file.to_str().unwrap();
-    let letters = || {
-        (0..200).map(|number| {
-            let body = if number % 3 == 0 {
-                vec![0xff, u8::try_from(number).unwrap(), b'\n']
-            } else {
-                format!("第{number}\n").into()
-            };
-            let more = vec![("count", AMQPValue::LongLongInt(-number)), ("tiny", AMQPValue::ShortShortUInt(1))];
-            Dead { body, more, ..dead(&number.to_string()) }
-        })
-    };
-    leave(&vhost, letters()).await;
-    let dropped = said(jm_at(&vhost), ["dead", "drop", QUEUE, "--yes", "--save", path]).await;
-    assert_eq!((dropped.code, dropped.err.as_str()), (0, ""), "{dropped:?}");
-    assert_eq!(dropped.out, format!("200 dropped from jm.llm.dead, saved to {path}\n"));
-    assert!(ids(&vhost, DEAD).await.is_empty());
-    let mode = std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&file).unwrap().permissions());
-    assert_eq!(mode & 0o777, 0o600);
-    leave(&vhost, [dead("another")]).await;
-    let again = said(jm_at(&vhost), ["dead", "drop", QUEUE, "--yes", "--save", path]).await;
-    assert_eq!((again.code, again.err.lines().count()), (74, 1), "nothing is overwritten: {again:?}");
-    assert_eq!(ids(&vhost, DEAD).await, ["another"], "and nothing is dropped");
-
-    let some = said(jm_at(&vhost), ["dead", "replay", "--from", path, "--limit", "50"]).await;
-    assert_eq!((some.code, some.out.as_str()), (0, "50 put back\n"), "{some:?}");
-    let rest = said(jm_at(&vhost), ["dead", "replay", DEAD, "--from", path]).await;
-    assert_eq!((rest.code, rest.out.as_str()), (0, "150 put back\n"), "{rest:?}");
-    let back = vhost.take_all(QUEUE).await.unwrap();
-    let wanted: Vec<_> = letters().map(|letter| letter.message()).collect();
-    assert_eq!(back.iter().map(original).collect::<Vec<_>>(), wanted);
-    let none = said(jm_at(&vhost), ["dead", "replay", "--from", path]).await;
-    assert_eq!((none.code, none.out.as_str()), (0, "0 put back\n"));
-    assert!(none.err.contains("200 were put back earlier"), "{none:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_saved_copy_survives_cuts_and_kills_while_it_goes_back() {
-    const COUNT: usize = 2000;
-    let vhost = vhost().await;
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("saved.jsonl");
-    let path = file.to_str().unwrap();
-    leave(&vhost, (0..COUNT).map(|number| dead(&number.to_string()))).await;
-    let dropped = said(jm_at(&vhost), ["dead", "drop", QUEUE, "-y", "--save", path]).await;
-    assert_eq!(dropped.code, 0, "{dropped:?}");
-    let proxy = TcpProxy::start(([127, 0, 0, 1], vhost.port).into()).await.unwrap();
-    let start = || {
-        let mut command = jm_at(&vhost);
-        command.env("JM_RABBITMQ__PORT", proxy.port().to_string());
-        quiet(command, &["dead", "replay", "--from", path])
-    };
-    let mut jm = start();
-    arrived(&vhost, 300).await;
-    proxy.reset();
-    arrived(&vhost, 700).await;
-    signal(&jm, Signal::SIGKILL);
-    jm.wait().await.unwrap();
-    let end = tokio::time::timeout(LIMIT, start().wait_with_output()).await.unwrap().unwrap();
-    assert!(end.status.success(), "{}", String::from_utf8_lossy(&end.stderr));
-    let found = everywhere(&vhost).await;
-    assert_eq!(found.len(), COUNT);
-    assert!(found.values().sum::<usize>() <= COUNT + 2, "twice only what was in hand");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_drop_takes_only_what_is_chosen() {
-    let vhost = vhost().await;
-    leave(&vhost, [dead("a"), Dead { error_kind: "undecodable", ..dead("b") }, dead("c")]).await;
-    let dropped = said(jm_at(&vhost), ["dead", "drop", QUEUE, "--kind", "undecodable", "--yes", "--json"]).await;
-    let answer: Value = serde_json::from_str(&dropped.out).unwrap();
-    let wanted = r#"{"queue":"jm.llm.dead","dropped":1,"saved_to":null,"interrupted":false}"#;
-    assert_eq!((dropped.code, answer), (0, serde_json::from_str(wanted).unwrap()), "{dropped:?}");
-    vhost.wait_for_counts(DEAD, LIMIT, |counts| counts.ready == 2).await.unwrap();
-    let left: Vec<String> = vhost.take_all(DEAD).await.unwrap().iter().map(id).collect();
-    assert_eq!(left, ["a", "c"]);
 }

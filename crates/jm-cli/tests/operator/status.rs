@@ -96,6 +96,14 @@ async fn a_quorum_queue_is_not_looked_into_since_it_counts_looks() -> Result<()>
             "{answer:#}"
         );
     }
+    // Watched, it is said each time, although nothing has changed.
+    let mut jm = jm_at(&vhost).args(["status", "--watch=1", "--json", "jm.asr"]).stdout(Stdio::piped()).spawn()?;
+    let mut lines = BufReader::new(jm.stdout.take().context("its output")?).lines();
+    for round in 0..2 {
+        let line = tokio::time::timeout(Duration::from_secs(30), lines.next_line()).await??.context("a line")?;
+        assert!(line.contains("jm.asr.dead is quorum: "), "round {round}: {line}");
+    }
+    jm.kill().await?;
     let taken = vhost.take_all("jm.asr.dead").await?;
     assert!(!taken[0].redelivered);
     Ok(())

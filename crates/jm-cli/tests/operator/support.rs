@@ -7,7 +7,11 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use jm_testkit::Vhost;
-use tokio::process::Command;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+use tokio::process::{Child, Command};
 
 /// What `jm` said, and how it ended.
 #[derive(Debug)]
@@ -56,4 +60,13 @@ pub(crate) fn assert_plain_and_narrow(text: &str, what: &str) {
     for line in text.lines() {
         assert!(line.chars().count() <= 80, "{what}: {} columns:\n{line}", line.chars().count());
     }
+}
+
+/// Starts it, and leaves it running.
+pub(crate) fn started(mut command: Command, arguments: &[&str]) -> Child {
+    command.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+pub(crate) fn signal(child: &Child, signal: Signal) {
+    kill(Pid::from_raw(child.id().unwrap().try_into().unwrap()), signal).unwrap();
 }
