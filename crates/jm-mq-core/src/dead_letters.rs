@@ -5,6 +5,11 @@
 //! anew should the message fail again. The broker's own counts, [`BROKER_COUNTS`], are another matter: with them the
 //! message would be taken for one that kills workers.
 
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable, ShortString},
+};
+
 /// The last error's text.
 pub const EXCEPTION_MESSAGE: &str = "x-exception-message";
 /// Where the message was published first.
@@ -37,3 +42,59 @@ pub const REPLAY: &str = "jm-replay";
 pub const OUTCOME_TO: &str = "jm-outcome-to";
 /// The type of what is sent to [`OUTCOME_TO`]. Its body is empty.
 pub const OUTCOME_TYPE: &str = "jm.done";
+
+/// How often the broker says it has given the message out before; only quorum queues count it, for others it is 0.
+///
+/// `x-acquired-count` (from RabbitMQ 4.3) counts every consumer that held it, `x-delivery-count` those that returned it or
+/// died.
+pub fn deliveries(headers: &FieldTable) -> u64 {
+    let counts = BROKER_COUNTS.into_iter().filter_map(|name| count(headers.inner().get(name)?));
+    counts.max().unwrap_or(0)
+}
+
+/// Every integer that a header may hold; a count never is negative.
+pub fn count(value: &AMQPValue) -> Option<u64> {
+    match *value {
+        AMQPValue::ShortShortInt(number) => number.try_into().ok(),
+        AMQPValue::ShortShortUInt(number) => Some(number.into()),
+        AMQPValue::ShortInt(number) => number.try_into().ok(),
+        AMQPValue::ShortUInt(number) => Some(number.into()),
+        AMQPValue::LongInt(number) => number.try_into().ok(),
+        AMQPValue::LongUInt(number) => Some(number.into()),
+        AMQPValue::LongLongInt(number) => number.try_into().ok(),
+        _ => None,
+    }
+}
+
+/// The properties of a copy: the original's but for its headers, which are `headers`, its expiration, and its user, who
+/// would have to be ours. Properties have setters and no way to unset one.
+pub fn copied(original: &BasicProperties, headers: FieldTable) -> BasicProperties {
+    use BasicProperties as P;
+    type Set = fn(P, ShortString) -> P;
+    let names: [(&Option<ShortString>, Set); 8] = [
+        (original.content_type(), P::with_content_type),
+        (original.content_encoding(), P::with_content_encoding),
+        (original.correlation_id(), P::with_correlation_id),
+        (original.reply_to(), P::with_reply_to),
+        (original.message_id(), P::with_message_id),
+        (original.kind(), P::with_type),
+        (original.app_id(), P::with_app_id),
+        (original.cluster_id(), P::with_cluster_id),
+    ];
+    let mut copy = P::default().with_headers(headers);
+    for (value, set) in names {
+        if let Some(value) = value {
+            copy = set(copy, value.clone());
+        }
+    }
+    if let Some(mode) = original.delivery_mode() {
+        copy = copy.with_delivery_mode(*mode);
+    }
+    if let Some(priority) = original.priority() {
+        copy = copy.with_priority(*priority);
+    }
+    match original.timestamp() {
+        Some(timestamp) => copy.with_timestamp(*timestamp),
+        None => copy,
+    }
+}

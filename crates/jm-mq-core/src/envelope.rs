@@ -8,7 +8,7 @@ use lapin::{
     types::{AMQPValue, FieldTable, ShortString},
 };
 
-use crate::trace::TraceContext;
+use crate::{dead_letters, trace::TraceContext};
 
 /// Everything about a delivery but its body. All properties are optional: the Go services send only content type,
 /// type and body.
@@ -93,25 +93,7 @@ impl Envelope {
     /// `x-acquired-count` (from RabbitMQ 4.3) counts every consumer that held it, `x-delivery-count` those that
     /// returned it or died.
     pub fn delivery_count(&self) -> u64 {
-        ["x-acquired-count", "x-delivery-count"]
-            .into_iter()
-            .filter_map(|name| unsigned(self.header(name)?))
-            .max()
-            .unwrap_or(0)
-    }
-}
-
-/// Every integer an AMQP table can hold; a count never is negative.
-fn unsigned(value: &AMQPValue) -> Option<u64> {
-    match *value {
-        AMQPValue::ShortShortInt(n) => u64::try_from(n).ok(),
-        AMQPValue::ShortShortUInt(n) => Some(n.into()),
-        AMQPValue::ShortInt(n) => u64::try_from(n).ok(),
-        AMQPValue::ShortUInt(n) => Some(n.into()),
-        AMQPValue::LongInt(n) => u64::try_from(n).ok(),
-        AMQPValue::LongUInt(n) => Some(n.into()),
-        AMQPValue::LongLongInt(n) => u64::try_from(n).ok(),
-        _ => None,
+        self.headers().map_or(0, dead_letters::deliveries)
     }
 }
 

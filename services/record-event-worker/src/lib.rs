@@ -20,7 +20,9 @@ pub mod metrics;
 pub mod pipeline;
 pub mod state;
 pub mod store;
+mod worker;
 
 pub use handler::RecordEvents;
 pub use pipeline::PipelineOptions;
 pub use store::{Connections, DatabaseOptions, DeletedUpTo, RecordView, StartedTask, Store, StoreError};
+pub use worker::WORKER;

@@ -2,28 +2,8 @@
 
 use std::process::ExitCode;
 
-use jm_mq_core::Payload;
-use jm_service::{Sections, Service, Settings, Worker};
-use jm_tasks::{Completed, Diarized, Embedded, RecordCreated, RecordDeleted, RecordUpdated, Transcribed, queue};
-use record_event_worker::{DatabaseOptions, PipelineOptions, RecordEvents, Store, metrics};
-
-const WORKER: Worker = Worker {
-    name: "record-event-worker",
-    about: "Keeps records and what is found out about them, and starts the work on them",
-    version: env!("CARGO_PKG_VERSION"),
-    queue: queue::RECORD_EVENTS,
-    types: &[
-        RecordCreated::TYPE,
-        RecordUpdated::TYPE,
-        RecordDeleted::TYPE,
-        Diarized::TYPE,
-        Transcribed::TYPE,
-        Embedded::TYPE,
-        Completed::TYPE,
-    ],
-    answers_to: &[queue::SD, queue::ASR, queue::EMBED, queue::LLM],
-    defaults: include_str!("../../../config/record-event-worker.yaml"),
-};
+use jm_service::{Sections, Service, Settings};
+use record_event_worker::{DatabaseOptions, PipelineOptions, RecordEvents, Store, WORKER, metrics};
 
 struct RecordSettings {
     database: DatabaseOptions,

@@ -1,35 +1,16 @@
-//! The five workers, as their own processes describe themselves. A sixth one is an entry here.
+//! The five workers, as their own processes describe themselves. A sixth one is an entry here: only the
+//! record-event-worker is a library too, whose own description is taken.
 
 use clap::builder::PossibleValuesParser;
 use jm_mq_core::Payload;
 use jm_service::Worker;
-use jm_tasks::{
-    Chat, Completed, Diarize, Diarized, Embed, Embedded, RecordCreated, RecordDeleted, RecordUpdated, Summarize, Title,
-    Transcribe, Transcribed, queue,
-};
+use jm_tasks::{Chat, Diarize, Embed, Summarize, Title, Transcribe, queue};
+pub(crate) use record_event_worker::WORKER as RECORD_EVENT_WORKER;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// In the order of a record's journey.
 pub(crate) const FLEET: &[&Worker] = &[&RECORD_EVENT_WORKER, &SD_WORKER, &ASR_WORKER, &EMBED_WORKER, &LLM_WORKER];
-
-pub(crate) const RECORD_EVENT_WORKER: Worker = Worker {
-    name: "record-event-worker",
-    about: "",
-    version: VERSION,
-    queue: queue::RECORD_EVENTS,
-    types: &[
-        RecordCreated::TYPE,
-        RecordUpdated::TYPE,
-        RecordDeleted::TYPE,
-        Diarized::TYPE,
-        Transcribed::TYPE,
-        Embedded::TYPE,
-        Completed::TYPE,
-    ],
-    answers_to: &[queue::SD, queue::ASR, queue::EMBED, queue::LLM],
-    defaults: include_str!("../../../../config/record-event-worker.yaml"),
-};
 
 pub(crate) const SD_WORKER: Worker = Worker {
     name: "sd-worker",

@@ -3,46 +3,12 @@
 use std::collections::BTreeMap;
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
-use jm_mq_core::{AMQPValue, BasicProperties, FieldTable};
+use jm_mq_core::{AMQPValue, FieldTable};
 use lapin::types::{ByteArray, DecimalValue, ShortString};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::amqp;
-
-/// The same properties with other headers, and without the user, who would have to be ours. Properties have setters
-/// and no way to unset one.
-pub(crate) fn with_headers(properties: &BasicProperties, headers: FieldTable) -> BasicProperties {
-    use BasicProperties as P;
-    type Set = fn(P, ShortString) -> P;
-    let names: [(&Option<ShortString>, Set); 9] = [
-        (properties.content_type(), P::with_content_type),
-        (properties.content_encoding(), P::with_content_encoding),
-        (properties.correlation_id(), P::with_correlation_id),
-        (properties.reply_to(), P::with_reply_to),
-        (properties.expiration(), P::with_expiration),
-        (properties.message_id(), P::with_message_id),
-        (properties.kind(), P::with_type),
-        (properties.app_id(), P::with_app_id),
-        (properties.cluster_id(), P::with_cluster_id),
-    ];
-    let mut copy = P::default().with_headers(headers);
-    for (value, set) in names {
-        if let Some(value) = value {
-            copy = set(copy, value.clone());
-        }
-    }
-    if let Some(mode) = properties.delivery_mode() {
-        copy = copy.with_delivery_mode(*mode);
-    }
-    if let Some(priority) = properties.priority() {
-        copy = copy.with_priority(*priority);
-    }
-    match properties.timestamp() {
-        Some(timestamp) => copy.with_timestamp(*timestamp),
-        None => copy,
-    }
-}
 
 /// A header for people and programs that look at it. What JSON cannot tell apart is the same here.
 pub(crate) fn shown(value: &AMQPValue) -> Value {

@@ -59,12 +59,12 @@ impl Letter {
 
     /// How often the handler was run.
     pub(crate) fn attempts(&self) -> Option<u64> {
-        unsigned(self.header(dead_letters::ATTEMPTS)?)
+        dead_letters::count(self.header(dead_letters::ATTEMPTS)?)
     }
 
     /// How often a quorum queue has given it out, this time not counted.
     pub(crate) fn deliveries(&self) -> u64 {
-        dead_letters::BROKER_COUNTS.iter().filter_map(|name| unsigned(self.header(name)?)).max().unwrap_or(0)
+        self.properties.headers().as_ref().map_or(0, dead_letters::deliveries)
     }
 
     /// The queue in which it died.
@@ -92,20 +92,6 @@ pub(crate) fn text(value: &AMQPValue) -> Option<String> {
     match value {
         AMQPValue::LongString(text) => Some(String::from_utf8_lossy(text.as_bytes()).into_owned()),
         AMQPValue::ShortString(text) => Some(text.to_string()),
-        _ => None,
-    }
-}
-
-/// Every integer that a header may hold.
-pub(crate) fn unsigned(value: &AMQPValue) -> Option<u64> {
-    match *value {
-        AMQPValue::ShortShortInt(number) => number.try_into().ok(),
-        AMQPValue::ShortShortUInt(number) => Some(number.into()),
-        AMQPValue::ShortInt(number) => number.try_into().ok(),
-        AMQPValue::ShortUInt(number) => Some(number.into()),
-        AMQPValue::LongInt(number) => number.try_into().ok(),
-        AMQPValue::LongUInt(number) => Some(number.into()),
-        AMQPValue::LongLongInt(number) => number.try_into().ok(),
         _ => None,
     }
 }

@@ -2,10 +2,7 @@
 
 use jm_mq_core::{AMQPValue, BasicProperties, FieldTable, dead_letters};
 
-use super::{
-    headers::with_headers,
-    letter::{Letter, text},
-};
+use super::letter::{Letter, text};
 
 /// An exchange and a routing key.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -56,7 +53,11 @@ pub(crate) fn properties(letter: &Letter, replay: &str, outcome_to: Option<&str>
     if let Some(queue) = outcome_to {
         headers.insert(dead_letters::OUTCOME_TO.into(), AMQPValue::LongString(queue.into()));
     }
-    with_headers(&letter.properties, headers)
+    let properties = dead_letters::copied(&letter.properties, headers);
+    match letter.properties.expiration() {
+        Some(expiration) => properties.with_expiration(expiration.clone()),
+        None => properties,
+    }
 }
 
 /// Whether the letter was put back by that run and has failed again.

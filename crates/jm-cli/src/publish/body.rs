@@ -73,12 +73,12 @@ pub(super) fn checked(message_type: &MessageType, source: Source<'_>) -> Result<
         })
         .collect();
     if !mistakes.is_empty() {
-        return Err(invalid(format_args!("not a `{name}`: {}; see `jm schema {name}`", mistakes.join("; "))));
+        return Err(invalid(format_args!("no valid `{name}`: {}; see `jm schema {name}`", mistakes.join("; "))));
     }
     // The schema cannot say everything that the type does.
     message_type
         .reread(&json)
-        .map_err(|error| invalid(format_args!("not a `{name}`: {error}; see `jm schema {name}`")))?;
+        .map_err(|error| invalid(format_args!("no valid `{name}`: {error}; see `jm schema {name}`")))?;
     let record = json.get("record_id").and_then(Value::as_str).map(ToOwned::to_owned);
     Ok((body, record))
 }
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn what_is_wrong_with_a_body_is_told_by_the_field_and_never_by_its_value() {
         let error = refused("llm.chat", r#"{"messages": "geheim"}"#);
-        assert!(error.starts_with("not a `llm.chat`: /messages: ") && error.contains("array"), "{error}");
+        assert!(error.starts_with("no valid `llm.chat`: /messages: ") && error.contains("array"), "{error}");
         assert!(!error.contains("geheim"), "{error}");
         assert!(refused("llm.chat", "{}").contains(r#""messages" is a required property"#));
         assert!(refused("llm.chat", "{").starts_with("the body is no JSON: "));

@@ -2,12 +2,12 @@
 
 use std::time::SystemTime;
 
-use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::types::{AMQPValue, FieldTable};
 
 use crate::{
     dead_letters::{
         ATTEMPTS, ERROR_KIND, EXCEPTION_MESSAGE, FAILED_AT, FIRST_FAILED_AT, HEADERS_DROPPED, ORIGINAL_EXCHANGE,
-        ORIGINAL_QUEUE, ORIGINAL_ROUTING_KEY, WORKER,
+        ORIGINAL_QUEUE, ORIGINAL_ROUTING_KEY, WORKER, copied,
     },
     envelope::Work,
     headers::{MAX_HEADER_BYTES, encoded_size, value_size},
@@ -36,21 +36,20 @@ pub(crate) fn copy(work: &Work, failure: &Failure, worker: &str, queue: &str) ->
     for (name, new_name) in MOVED_HEADERS {
         rename(&mut headers, name, new_name);
     }
-    let mut properties = original.clone().with_delivery_mode(PERSISTENT);
     if let Some(expiration) = original.expiration() {
         headers.insert("jm-original-expiration".into(), AMQPValue::LongString(expiration.as_str().into()));
     }
     if let Some(user) = original.user_id() {
         headers.insert("jm-original-user-id".into(), AMQPValue::LongString(user.as_str().into()));
     }
-    properties = without_expiration_and_user(&properties);
 
     let ours = reasons(work, failure, worker);
     make_room(&mut headers, encoded_size(&ours));
     for (name, value) in ours.inner() {
         headers.insert(name.clone(), value.clone());
     }
-    Outgoing::to_queue(queue, Message::verbatim(properties.with_headers(headers), work.body.clone()))
+    let properties = copied(original, headers).with_delivery_mode(PERSISTENT);
+    Outgoing::to_queue(queue, Message::verbatim(properties, work.body.clone()))
 }
 
 fn reasons(work: &Work, failure: &Failure, worker: &str) -> FieldTable {
@@ -88,38 +87,6 @@ fn rename(headers: &mut FieldTable, from: &str, to: &'static str) {
         renamed.insert(if name.as_str() == from { to.into() } else { name.clone() }, value.clone());
     }
     *headers = renamed;
-}
-
-/// Properties have setters and no way to unset one.
-fn without_expiration_and_user(properties: &lapin::BasicProperties) -> lapin::BasicProperties {
-    type Set = fn(lapin::BasicProperties, ShortString) -> lapin::BasicProperties;
-    use lapin::BasicProperties as P;
-    let mut copy = P::default();
-    let names: [(&Option<ShortString>, Set); 8] = [
-        (properties.content_type(), P::with_content_type),
-        (properties.content_encoding(), P::with_content_encoding),
-        (properties.correlation_id(), P::with_correlation_id),
-        (properties.reply_to(), P::with_reply_to),
-        (properties.message_id(), P::with_message_id),
-        (properties.kind(), P::with_type),
-        (properties.app_id(), P::with_app_id),
-        (properties.cluster_id(), P::with_cluster_id),
-    ];
-    for (value, set) in names {
-        if let Some(value) = value {
-            copy = set(copy, value.clone());
-        }
-    }
-    if let Some(mode) = properties.delivery_mode() {
-        copy = copy.with_delivery_mode(*mode);
-    }
-    if let Some(priority) = properties.priority() {
-        copy = copy.with_priority(*priority);
-    }
-    if let Some(timestamp) = properties.timestamp() {
-        copy = copy.with_timestamp(*timestamp);
-    }
-    copy
 }
 
 /// Drops the largest of the original headers until there is room for ours: a frame that is too large would cost the
