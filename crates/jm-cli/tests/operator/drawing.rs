@@ -211,7 +211,8 @@ async fn a_lost_connection_is_told_of_on_a_line_of_its_own_above_the_bar() {
     let shown = seen.lines();
     let notes = shown.iter().filter(|line| line.ends_with("; connecting again")).count();
     assert!(notes >= 1 && !shown.iter().any(|line| line.contains('█') || line.contains('░')), "{shown:?}");
-    assert!(shown.iter().any(|line| line == "200 put back"), "{shown:?}");
+    // The one in hand was put back, and perhaps is there twice.
+    assert!(shown.iter().any(|line| line == "200 put back" || line == "199 put back"), "{shown:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
