@@ -29,7 +29,7 @@ use tokio::{
 use super::{doorbell::Doorbell, stream::Switch};
 
 /// The longest wait inside of a read. lapin's own tasks, which do not ring, wait for it.
-const WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 1_000_000 };
+const WAIT: Duration = Duration::from_millis(1);
 /// So many waits in vain, and tokio has the socket back.
 const QUIET_WAITS: u32 = 10;
 /// Packets that come closer together are a stream,
@@ -80,7 +80,7 @@ impl Socket {
         Self {
             watched_by: Watcher::Reactor(stream),
             reactor,
-            wait: WAIT,
+            wait: Timespec { tv_sec: 0, tv_nsec: WAIT.subsec_nanos().into() },
             bell,
             switch,
             last_packet: None,

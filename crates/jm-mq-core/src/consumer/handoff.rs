@@ -133,28 +133,29 @@ impl Handoff {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes what is settled.
+    /// Writes what is settled, and what another settlement was in the way of.
     pub(super) fn write_settled(&self) {
-        let unwritten = !self.state().settled.is_empty();
-        if unwritten {
+        let waiting = self.writer().as_ref().is_some_and(Writer::has_waiting);
+        if waiting || !self.state().settled.is_empty() {
             self.write();
         }
     }
 
-    /// Hands what is settled to the connection. What has to wait, since another settlement is just being written, and
-    /// what has failed, is left to the channel's task.
+    /// Hands what is settled to the connection. What has to wait, since another settlement is just being written, is left to
+    /// the channel's task, and to the flusher, since handlers may block the task's thread. What has failed is left to the
+    /// task alone.
     fn write(&self) {
         let mut writer = self.writer();
-        let left = match writer.as_mut() {
-            Some(writer) => {
-                self.collect(writer);
-                !matches!(writer.begin_what_can_be(), Poll::Ready(Ok(())))
-            }
-            None => true,
-        };
+        let begun = writer.as_mut().map(|writer| {
+            self.collect(writer);
+            writer.begin_what_can_be()
+        });
         drop(writer);
+        if begun.as_ref().is_some_and(Poll::is_pending) {
+            self.flusher.held();
+        }
         // A drain waits for the worker to become idle.
-        if left || self.state().stopped {
+        if !matches!(begun, Some(Poll::Ready(Ok(())))) || self.state().stopped {
             self.changed.notify_one();
         }
     }

@@ -15,7 +15,10 @@ use lapin::{
 };
 
 use super::*;
-use crate::envelope::Delivery;
+use crate::{
+    consumer::{flusher::Flusher, handoff::Handoff},
+    envelope::Delivery,
+};
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -203,4 +206,33 @@ async fn a_tag_of_another_channel_is_never_written() {
     assert!(matches!(look(&mut bench.writer), Poll::Ready(Err(_))));
     assert!(bench.channel.status().connected());
     other.counts_become(|counts| counts.unacked == 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_ack_behind_one_that_is_written_late_needs_neither_its_worker_nor_its_channels_task() {
+    let Bench { vhost, mut writer, mut deliveries, _connection: connection, .. } = Bench::with(3).await;
+    writer.add([Settled { delivery: deliveries.remove(0), verdict: Verdict::Ack }]);
+    writer.begin().unwrap();
+    // The connection's thread has not come to it yet.
+    let (come, coming) = tokio::sync::oneshot::channel();
+    let in_flight = writer.in_flight.as_mut().unwrap();
+    let written = std::mem::replace(&mut in_flight.written, Box::pin(std::future::pending()));
+    in_flight.written = Box::pin(async move {
+        coming.await.unwrap();
+        written.await
+    });
+
+    let flusher = Arc::<Flusher>::default();
+    let handoff = Arc::new(Handoff::new(3, Arc::clone(&flusher)));
+    handoff.push(&mut deliveries);
+    handoff.attach(writer);
+    let flushing = tokio::spawn(flusher.run(vec![Arc::clone(&handoff)]));
+    handoff.next().await.unwrap();
+    handoff.finish(Verdict::Ack, None);
+    // Its worker has the next message in hand. Tried, it could not be written; the channel's task does nothing about it.
+    handoff.changed().await;
+    come.send(()).unwrap();
+    vhost.wait_for_counts("q", LIMIT, |counts| counts.unacked == 1).await.unwrap();
+    flushing.abort();
+    drop(connection);
 }
