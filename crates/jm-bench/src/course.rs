@@ -126,11 +126,15 @@ impl<'a> Course<'a> {
         };
         let outcome = outcome.await.with_context(|| case.name.clone())?;
         let left = match job.work {
-            Work::Consume => (case.waiting + case.fed).saturating_sub(job.messages),
+            // While it stops, each worker may do what it was sent ahead.
+            Work::Consume => {
+                let left = (case.waiting + case.fed).saturating_sub(job.messages);
+                left.saturating_sub(u64::from(job.workers) * u64::from(job.prefetch))..=left
+            }
             // The first one opens the channel, before the clock starts.
-            Work::Publish | Work::PublishOne => job.messages + 1,
-            Work::PublishChannelEach => job.messages,
-            Work::Latency | Work::Reconnect => 0,
+            Work::Publish | Work::PublishOne => job.messages + 1..=job.messages + 1,
+            Work::PublishChannelEach => job.messages..=job.messages,
+            Work::Latency | Work::Reconnect => 0..=0,
         };
         self.ground.expect(&job.queue, left).await.with_context(|| format!("{}: {:?}", case.name, job.side))?;
         Ok(outcome)
