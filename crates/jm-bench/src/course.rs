@@ -10,7 +10,7 @@ use crate::{
     child,
     figures::Range,
     ground::Ground,
-    job::{Job, Outcome, Work},
+    job::{Job, Outcome, Side, Work},
     options::{Choice, Options},
     reconnect::{self, Reconnect},
     scaling::{self, Scaling},
@@ -126,10 +126,12 @@ impl<'a> Course<'a> {
         };
         let outcome = outcome.await.with_context(|| case.name.clone())?;
         let left = match job.work {
-            // While it stops, each worker may do what it was sent ahead.
+            // While they stop, the core's workers do what they were sent ahead at most, and the plain ones go on.
             Work::Consume => {
                 let left = (case.waiting + case.fed).saturating_sub(job.messages);
-                left.saturating_sub(u64::from(job.workers) * u64::from(job.prefetch))..=left
+                let ahead = u64::from(job.workers) * u64::from(job.prefetch);
+                let taken = if job.side == Side::Core { ahead.min(left) } else { left };
+                left - taken..=left
             }
             // The first one opens the channel, before the clock starts.
             Work::Publish | Work::PublishOne => job.messages + 1..=job.messages + 1,
