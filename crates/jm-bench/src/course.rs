@@ -10,7 +10,7 @@ use crate::{
     child,
     figures::Range,
     ground::Ground,
-    job::{Job, Outcome, Side, Work},
+    job::{Job, Outcome, Work},
     options::{Choice, Options},
     reconnect::{self, Reconnect},
     scaling::{self, Scaling},
@@ -126,13 +126,8 @@ impl<'a> Course<'a> {
         };
         let outcome = outcome.await.with_context(|| case.name.clone())?;
         let left = match job.work {
-            // While they stop, the core's workers do what they were sent ahead at most, and the plain ones go on.
-            Work::Consume => {
-                let left = (case.waiting + case.fed).saturating_sub(job.messages);
-                let ahead = u64::from(job.workers) * u64::from(job.prefetch);
-                let taken = if job.side == Side::Core { ahead.min(left) } else { left };
-                left - taken..=left
-            }
+            // Where more is there than they are to do, both sides go on until they have stopped.
+            Work::Consume => 0..=(case.waiting + case.fed).saturating_sub(job.messages),
             // The first one opens the channel, before the clock starts.
             Work::Publish | Work::PublishOne => job.messages + 1..=job.messages + 1,
             Work::PublishChannelEach => job.messages..=job.messages,
