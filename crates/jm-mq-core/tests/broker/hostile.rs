@@ -13,30 +13,35 @@ use crate::support::{
     text_header, within,
 };
 
-#[test]
-fn handlers_that_block_every_thread_leave_the_heartbeats_alive() {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async {
-        let bench = Bench::shared().await;
-        // The broker gives up on a silent client after two or three of these.
-        let options =
-            BrokerOptions { heartbeat: Duration::from_secs(1), ..broker_options(&bench.vhost, bench.vhost.port) };
-        let bench = Bench::with(bench.vhost, options, PublisherOptions::default());
-        let runs = Record::new();
-        let router = recording(&runs, |_| async {
-            // Not a wait of the test: this is the bad handler. All threads of the runtime are in here.
-            std::thread::sleep(Duration::from_secs(6));
-            Ok(())
-        });
-        let running = bench.consume("h.blocking", ConsumerOptions { concurrency: 4, ..quick() }, router).await;
-        for n in 0..4 {
-            bench.send("h.blocking", "task", &n.to_string(), "{}").await;
-        }
-        bench.settled("h.blocking").await;
-        assert_eq!(runs.len(), 4, "none was redelivered");
-        assert!(metric("jm_mq_reconnects_total", &[("queue", "h.blocking")]).abs() < f64::EPSILON);
-        drop(running);
+#[tokio::test(flavor = "multi_thread")]
+async fn handlers_that_block_every_thread_leave_the_heartbeats_alive() {
+    let bench = Bench::shared().await;
+    // The broker gives up on a silent client after two or three of these.
+    let options = BrokerOptions { heartbeat: Duration::from_secs(1), ..broker_options(&bench.vhost, bench.vhost.port) };
+    let bench = Bench::with(bench.vhost, options, PublisherOptions::default());
+    let runs = Record::new();
+    let router = recording(&runs, |_| async {
+        // Not a wait of the test: this is the bad handler. All threads of the application's runtime are in here.
+        std::thread::sleep(Duration::from_secs(6));
+        Ok(())
     });
+    bench.vhost.declare_queue("h.blocking").await.unwrap();
+    let consumer = bench.consumer("h.blocking", ConsumerOptions { concurrency: 4, ..quick() }, router);
+    let (drain, drained) = tokio::sync::oneshot::channel();
+    // A runtime of its own: what the test itself does is not to wait for the handlers.
+    let application = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(consumer.run_until(async { drained.await.unwrap() }))
+    });
+    for n in 0..4 {
+        bench.send("h.blocking", "task", &n.to_string(), "{}").await;
+    }
+    runs.reaches(4).await;
+    bench.settled("h.blocking").await;
+    assert_eq!(runs.len(), 4, "none was redelivered");
+    assert!(metric("jm_mq_reconnects_total", &[("queue", "h.blocking")]).abs() < f64::EPSILON);
+    drain.send(()).unwrap();
+    tokio::task::spawn_blocking(|| application.join().unwrap()).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
