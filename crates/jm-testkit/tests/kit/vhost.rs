@@ -70,7 +70,7 @@ async fn counts_of_classic_and_quorum_queues_are_exact_at_once() {
         assert_eq!(taken[1_199].data, b"message 1199");
         assert!(vhost.queue_counts(queue).await.unwrap().is_empty());
     }
-    let error = vhost.wait_for_counts("classic", Duration::from_millis(50), |counts| counts.ready == 7).await;
+    let error = vhost.wait_for_counts("classic", Duration::from_secs(2), |counts| counts.ready == 7).await;
     assert!(format!("{:#}", error.unwrap_err()).contains("ready: 0"));
     assert!(vhost.queue_counts("none").await.is_err());
 }
