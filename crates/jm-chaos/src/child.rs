@@ -14,7 +14,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use jm_mq_core::{Broker, BrokerOptions, HostOptions, Port};
+use jm_mq_core::{Broker, BrokerOptions, HostOptions, Port, shutdown_signal};
 use serde::{Deserialize, Serialize};
 use tokio::{
     process::{Child, Command},
@@ -22,7 +22,11 @@ use tokio::{
 };
 
 pub use self::deviant::Deviation;
-use crate::{cast::Part, history::Log, message::Queue};
+use crate::{
+    cast::Part,
+    history::{Log, What},
+    message::Queue,
+};
 
 const JOB: &str = "JM_CHAOS_JOB";
 
@@ -130,10 +134,13 @@ fn run_job(job: &str) -> Result<ExitCode> {
     let (told, pace) = watch::channel(Pace::Full);
     std::thread::Builder::new().name("commands".to_owned()).spawn(move || listen(&told))?;
     runtime.block_on(async {
+        // Before anything else: whoever is told to stop before this has nothing in hand.
+        let shutdown = shutdown_signal()?;
+        log.add(What::Attentive { process: job.process });
         match job.deviation {
-            Some(deviation) => deviant::run(&job, deviation, log).await,
-            None if job.part.publishes => publisher::run(&job, log, pace).await,
-            None => worker::run(&job, log).await,
+            Some(deviation) => deviant::run(&job, deviation, log, shutdown).await,
+            None if job.part.publishes => publisher::run(&job, log, pace, shutdown).await,
+            None => worker::run(&job, log, shutdown).await,
         }
     })?;
     runtime.shutdown_timeout(Duration::from_secs(1));

@@ -33,7 +33,7 @@ use super::{Numbers, Options, ground::Ground};
 use crate::{
     cast::{CAST, Part},
     child::{self, Deviation, Job, Pace, STANDING},
-    history::{EXTENSION, Log, What},
+    history::{EXTENSION, Log, What, recorded},
     tap::{Recorder, Tap},
 };
 
@@ -374,14 +374,15 @@ impl Place {
         if let Some(stdout) = child.stdout.take() {
             let stands = self.stands.clone();
             tokio::spawn(async move {
-                let mut lines = BufReader::new(stdout).lines();
-                while let Ok(Some(line)) = lines.next_line().await {
-                    if line == STANDING {
+                // Bytes, since it need not be text; none may be missing when it is searched for secrets at the end.
+                let (mut output, mut line) = (BufReader::new(stdout), Vec::new());
+                while recorded("what a process prints", output.read_until(b'\n', &mut line).await) > 0 {
+                    if line.trim_ascii() == STANDING.as_bytes() {
                         stands.send_replace(true);
                     } else {
-                        // Nobody reads it before the end. On a full disk the history's own end comes first.
-                        let _ = writeln!(log, "{line}");
+                        recorded("what a process prints", log.write_all(&line));
                     }
+                    line.clear();
                 }
             });
         }

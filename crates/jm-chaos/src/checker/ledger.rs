@@ -71,6 +71,7 @@ pub(super) struct Process {
     pub(super) slot: u8,
     pub(super) role: Role,
     pub(super) queue: Queue,
+    pub(super) attentive: bool,
     pub(super) told_to_stop: Option<u64>,
     pub(super) exited: Option<u64>,
     pub(super) aborts: u32,
@@ -80,6 +81,11 @@ impl Ledger {
     pub(super) fn process_of(&self, connection: u32) -> Option<(u32, &Process)> {
         let process = self.connections.get(&connection)?.process;
         Some((process, self.processes.get(&process)?))
+    }
+
+    /// Whether the process has ever connected.
+    pub(super) fn connected(&self, process: u32) -> bool {
+        self.connections.values().any(|connection| connection.process == process)
     }
 
     fn message(&mut self, id: Id) -> &mut Message {
@@ -94,8 +100,14 @@ impl Ledger {
     pub(super) fn see(&mut self, at: u64, what: What) {
         match what {
             What::Started { process, slot, role, queue } => {
-                let started = Process { slot, role, queue, told_to_stop: None, exited: None, aborts: 0 };
+                let started =
+                    Process { slot, role, queue, attentive: false, told_to_stop: None, exited: None, aborts: 0 };
                 self.processes.insert(process, started);
+            }
+            What::Attentive { process } => {
+                if let Some(process) = self.processes.get_mut(&process) {
+                    process.attentive = true;
+                }
             }
             What::ToldToStop { process } => {
                 if let Some(process) = self.processes.get_mut(&process) {

@@ -9,6 +9,9 @@ use crate::{
     message::{Deed, Id, Queue},
 };
 
+/// The exit code of a process that SIGTERM ended.
+const SIGTERM: u16 = 128 + 15;
+
 impl Checker {
     // --- 1, 2, 3, 7: known at the end, message by message ---
 
@@ -258,7 +261,9 @@ impl Checker {
     /// 9 as well: it ends with success.
     pub(super) fn ended_well(&mut self, at: u64, process: u32, code: u16) {
         let Some(known) = self.ledger.processes.get(&process) else { return };
-        if known.told_to_stop.is_some() && code != 0 && known.aborts == 0 {
+        // One that was told in its first moments, with nothing in hand, is ended by the signal itself.
+        let unborn = code == SIGTERM && !known.attentive && !self.ledger.connected(process);
+        if known.told_to_stop.is_some() && code != 0 && known.aborts == 0 && !unborn {
             self.findings.add(Invariant::Drained, at, None, || {
                 format!("process {process} was told to stop and ended with code {code}")
             });

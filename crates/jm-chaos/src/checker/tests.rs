@@ -318,6 +318,22 @@ fn a_process_that_does_not_end_well_is_found() {
 }
 
 #[test]
+fn a_process_may_end_of_the_signal_only_before_it_listens_and_connects() {
+    let ended = |before: &[What]| {
+        let mut history = History::of(Queue::Work);
+        history.add(What::Started { process: 3, slot: 1, role: Role::Worker, queue: Queue::Work });
+        for &what in before {
+            history.add(what);
+        }
+        history.add(What::ToldToStop { process: 3 }).add(What::Exited { process: 3, code: 143 });
+        broken(&history.end())
+    };
+    assert_eq!(ended(&[]), []);
+    assert_eq!(ended(&[What::Attentive { process: 3 }]), [Invariant::Drained]);
+    assert_eq!(ended(&[What::Opened { connection: 12, process: 3, node: 0 }]), [Invariant::Drained]);
+}
+
+#[test]
 fn a_queue_that_does_not_become_empty_or_has_no_consumer_is_found() {
     for (ready, unacked, consumers) in [(1, 0, 1), (0, 1, 1), (0, 0, 0)] {
         let mut history = History::of(Queue::Work);

@@ -5,7 +5,6 @@ use std::{io::Write, pin::pin, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use futures_util::StreamExt;
-use jm_mq_core::shutdown_signal;
 use lapin::{
     BasicProperties, Channel, Connection, ConnectionProperties, Consumer, ExchangeKind,
     message::Delivery,
@@ -59,7 +58,12 @@ struct Deviant<'a> {
     elsewhere: Channel,
 }
 
-pub(super) async fn run(job: &Job, deviation: Deviation, log: Arc<Log>) -> Result<()> {
+pub(super) async fn run(
+    job: &Job,
+    deviation: Deviation,
+    log: Arc<Log>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<()> {
     let port = job.ports.first().context("no node")?;
     let uri = format!("amqp://{}:{}@127.0.0.1:{port}/{}", job.user, job.password, job.vhost);
     if deviation == Deviation::PasswordTold {
@@ -78,7 +82,7 @@ pub(super) async fn run(job: &Job, deviation: Deviation, log: Arc<Log>) -> Resul
         .basic_consume(queue.name().into(), "deviant".into(), BasicConsumeOptions::default(), FieldTable::default())
         .await?;
     let deviant = Deviant { job, deviation, log, consuming, answering, elsewhere };
-    deviant.consume(deliveries).await?;
+    deviant.consume(deliveries, shutdown).await?;
     connection.close(200, "OK".into()).await?;
     publishing.close(200, "OK".into()).await?;
     Ok(())
@@ -98,8 +102,8 @@ async fn declare(channel: &Channel, queue: Queue) -> Result<()> {
 }
 
 impl Deviant<'_> {
-    async fn consume(&self, mut deliveries: Consumer) -> Result<()> {
-        let mut shutdown = pin!(shutdown_signal()?);
+    async fn consume(&self, mut deliveries: Consumer, shutdown: impl Future<Output = ()>) -> Result<()> {
+        let mut shutdown = pin!(shutdown);
         loop {
             tokio::select! {
                 biased;

@@ -3,7 +3,7 @@
 use std::{io::Write, sync::Arc, time::Duration};
 
 use anyhow::Result;
-use jm_mq_core::{Message, Outgoing, Publisher, PublisherOptions, shutdown_signal};
+use jm_mq_core::{Message, Outgoing, Publisher, PublisherOptions};
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior},
@@ -21,9 +21,14 @@ const BATCH_EVERY: Duration = Duration::from_millis(100);
 /// What a slow publisher's batches are divided by.
 const SLOW: u64 = 20;
 
-pub(super) async fn run(job: &Job, log: Arc<Log>, mut pace: watch::Receiver<Pace>) -> Result<()> {
+pub(super) async fn run(
+    job: &Job,
+    log: Arc<Log>,
+    mut pace: watch::Receiver<Pace>,
+    shutdown: impl Future<Output = ()>,
+) -> Result<()> {
     let publisher = Publisher::new(&super::broker(job)?, PublisherOptions::default())?;
-    let mut shutdown = std::pin::pin!(shutdown_signal()?);
+    let mut shutdown = std::pin::pin!(shutdown);
     let mut ticks = tokio::time::interval(BATCH_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The thousandth part of the rate, ten times a second.

@@ -9,7 +9,7 @@ use std::{
 use anyhow::Result;
 use jm_mq_core::{
     Answers, Consumer, ConsumerOptions, Context, Declare, Handler, HandlerError, Message, Outgoing, Publisher,
-    PublisherOptions, Router, Topology, shutdown_signal,
+    PublisherOptions, Router, Topology,
 };
 use serde::Deserialize;
 
@@ -41,7 +41,7 @@ struct Doer {
     runs: Mutex<HashMap<Id, u8>>,
 }
 
-pub(super) async fn run(job: &Job, log: Arc<Log>) -> Result<()> {
+pub(super) async fn run(job: &Job, log: Arc<Log>, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
     let broker = super::broker(job)?;
     let publisher = Publisher::new(&broker, PublisherOptions::default())?;
     let queue = job.part.queue;
@@ -72,7 +72,7 @@ pub(super) async fn run(job: &Job, log: Arc<Log>) -> Result<()> {
     let doer = Doer { process: job.process, seed: job.seed, log, runs: Mutex::default() };
     let router = Router::new().on_type(TASK, doer);
     let consumer = Consumer::new(&broker, &publisher, own, options, router)?.answering_to(topology(Queue::Done))?;
-    consumer.run_until(shutdown_signal()?).await;
+    consumer.run_until(shutdown).await;
     publisher.close().await;
     Ok(())
 }

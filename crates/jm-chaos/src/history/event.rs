@@ -218,6 +218,8 @@ events! {
     /// A channel (0: the connection) was closed with a code, by the broker or by the process.
     b'z' Closed { connection: u32, channel: u16, code: u16, by_broker: bool, }
     // --- of the processes ---
+    /// The process listens to signals from here on: before it connects.
+    b'a' Attentive { process: u32, }
     /// The publisher is about to publish.
     b'i' Intended { id: Id, }
     /// The publisher was told that the broker has it.

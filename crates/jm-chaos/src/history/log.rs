@@ -57,7 +57,7 @@ impl Log {
             Event { at, what }.write(&mut inner.lines);
         }
         if !self.buffered || inner.lines.len() >= BUFFER {
-            written(inner.flush());
+            recorded("the history", inner.flush());
         }
     }
 
@@ -77,15 +77,15 @@ impl Inner {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        written(self.flush());
+        recorded("the history", self.flush());
     }
 }
 
-/// Ends the process with the code of a campaign that could not be run, unless it was written.
-fn written(result: io::Result<()>) {
-    if let Err(error) = result {
+/// Ends the process with the code of a campaign that could not be run, unless `what` was recorded.
+pub(crate) fn recorded<T>(what: &str, result: io::Result<T>) -> T {
+    result.unwrap_or_else(|error| {
         // Where this cannot be said either, the code says it.
-        let _ = writeln!(io::stderr(), "jm-chaos: the history cannot be written: {error}");
+        let _ = writeln!(io::stderr(), "jm-chaos: {what} cannot be recorded: {error}");
         std::process::exit(2);
-    }
+    })
 }

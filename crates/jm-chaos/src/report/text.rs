@@ -1,4 +1,6 @@
 //! The report for people.
+//!
+//! Writing to a `String` cannot fail, so no result of it is looked at.
 
 use std::fmt::Write as _;
 

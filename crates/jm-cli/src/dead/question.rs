@@ -29,6 +29,7 @@ pub(crate) async fn ask(question: &str, interrupt: &Interrupt) -> Reply {
         let mut line = String::new();
         // What cannot be read is no yes.
         let read = io::stdin().lock().read_line(&mut line);
+        // Nobody waits for it any more after an interrupt.
         let _ = sender.send(if read.is_ok() { line } else { String::new() });
     });
     let _attention = interrupt.attend();
