@@ -118,6 +118,13 @@ mod tests {
     }
 
     #[test]
+    fn what_libfuzzer_found_breaks_no_promise_any_more() {
+        // A note in the place of a configuration: its first line is a key.
+        configuration(b"\xa3 The files of th\tis folder: a changed file\n");
+        configuration(b"\"a\\eb\": 1\nrabbitmq: {\"a\\nb\": 1}\n");
+    }
+
+    #[test]
     fn a_file_that_would_grow_without_end_is_refused_soon() {
         let begin = std::time::Instant::now();
         let mut laughs = "a0: &a0 [lol, lol, lol, lol, lol, lol, lol, lol, lol]\n".to_owned();

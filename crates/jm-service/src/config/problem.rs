@@ -42,15 +42,31 @@ impl Problem {
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match (&self.key, &self.value, &self.source) {
-            (key, _, Some(source)) if key.is_empty() => write!(f, "{source}: {}", self.text),
-            (key, Some(value), Some(source)) => write!(f, "{key} is {value} ({source}); {}", self.text),
-            (key, Some(value), None) => write!(f, "{key} is {value}; {}", self.text),
-            (key, None, Some(source)) => write!(f, "{key} ({source}): {}", self.text),
-            (key, None, None) => write!(f, "{key}: {}", self.text),
+        let told = match (&self.key, &self.value, &self.source) {
+            (key, _, Some(source)) if key.is_empty() => format!("{source}: {}", self.text),
+            (key, Some(value), Some(source)) => format!("{key} is {value} ({source}); {}", self.text),
+            (key, Some(value), None) => format!("{key} is {value}; {}", self.text),
+            (key, None, Some(source)) => format!("{key} ({source}): {}", self.text),
+            (key, None, None) => format!("{key}: {}", self.text),
+        };
+        // One line, and none of a terminal's commands: anything may stand in a file in the place of a key.
+        let mut line = String::with_capacity(told.len());
+        for character in told.chars() {
+            if character.is_control() {
+                line.extend(character.escape_default());
+            } else {
+                line.push(character);
+            }
+        }
+        match line.char_indices().nth(MAX_CHARS) {
+            Some((end, _)) => write!(f, "{}…", &line[..end]),
+            None => f.write_str(&line),
         }
     }
 }
+
+/// Longer is no mistake of a configuration, but another file in its place.
+const MAX_CHARS: usize = 1000;
 
 /// Keys whose values are never shown, whatever section they are in.
 const SECRETS: [&str; 6] = ["password", "api_key", "dsn", "access_key_id", "secret_access_key", "session_token"];
@@ -224,6 +240,18 @@ mod tests {
         for path in ["/etc/jm/client.key", "tls/client.key"] {
             assert_eq!(shown("rabbitmq.tls.key_file", &Value::from(path)), format!("\"{path}\""));
         }
+    }
+
+    #[test]
+    fn what_is_told_is_one_line_of_a_readable_length_whatever_stands_in_the_place_of_a_key() {
+        let told = |key: &str| {
+            let mut problem = Problem::of_source("worker.yaml", "allowed: a mapping of keys to values");
+            problem.key = key.to_owned();
+            problem.to_string()
+        };
+        let line = told("of\tthis\nfolder \u{1b}[2J\u{85}");
+        assert_eq!(line, r"of\tthis\nfolder \u{1b}[2J\u{85} (worker.yaml): allowed: a mapping of keys to values");
+        assert_eq!(told(&"k".repeat(9000)), format!("{}…", "k".repeat(1000)));
     }
 
     #[test]
