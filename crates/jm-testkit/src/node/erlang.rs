@@ -92,6 +92,13 @@ impl Erlang {
     }
 }
 
+/// The processes of all client connections to the node and the others of its cluster, as an Erlang expression.
+///
+/// `rabbit_networking:connections()` is not it: on RabbitMQ 4 it asks the nodes that count as running, of which a node
+/// that has just begun to serve clients is not yet one. A node that is frozen or just dying tells of none.
+pub(crate) const CONNECTIONS: &str = "[Pid || Node <- [node() | nodes()],
+            Pids <- [rpc:call(Node, rabbit_networking, local_connections, [], 5000)], is_list(Pids), Pid <- Pids]";
+
 /// `text` as an Erlang binary written as bytes, which no character of it can break out of.
 pub(crate) fn binary(text: &str) -> String {
     let bytes: Vec<String> = text.bytes().map(|byte| byte.to_string()).collect();

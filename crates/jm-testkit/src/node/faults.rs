@@ -7,7 +7,7 @@ use anyhow::{Context, Result, anyhow, bail};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{RabbitNode, binary, process};
+use super::{CONNECTIONS, RabbitNode, binary, process};
 use crate::limit::until;
 
 /// An alarm is set and cleared within milliseconds of its limit; a disk's is looked at more slowly.
@@ -49,16 +49,14 @@ impl RabbitNode {
     /// and `reason`. Connections of a [`crate::Vhost`] itself are among them; see [`crate::Vhost::close_connections`].
     pub async fn close_all_connections(&self, reason: &str) -> Result<()> {
         // One that is gone meanwhile is no failure.
-        let expression = format!(
-            "[catch rabbit_networking:close_connection(Pid, {}) || Pid <- rabbit_networking:connections()], ok",
-            binary(reason)
-        );
+        let expression =
+            format!("[catch rabbit_networking:close_connection(Pid, {}) || Pid <- {CONNECTIONS}], ok", binary(reason));
         self.erlang().ok(&expression).await.context("could not close all connections")
     }
 
     /// How many client connections the node has.
     pub async fn connection_count(&self) -> Result<usize> {
-        let count = self.eval("length(rabbit_networking:connections())").await?;
+        let count = self.eval(&format!("length({CONNECTIONS})")).await?;
         count.parse().with_context(|| format!("{count:?} is no count of connections"))
     }
 

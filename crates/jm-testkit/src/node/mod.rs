@@ -22,7 +22,7 @@ use tokio::time::timeout;
 
 use self::builder::{Options, Peer};
 pub use self::builder::{RabbitNodeBuilder, TlsFiles};
-pub(crate) use self::erlang::{Erlang, binary};
+pub(crate) use self::erlang::{CONNECTIONS, Erlang, binary};
 pub(crate) use self::folder::Ports;
 use self::installation::Installation;
 use crate::limit::until;

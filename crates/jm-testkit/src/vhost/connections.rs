@@ -5,7 +5,7 @@ use lapin::Channel;
 
 use super::Vhost;
 use super::outsider::{CONNECTION_NAME, open};
-use crate::node::binary;
+use crate::node::{CONNECTIONS, binary};
 
 impl Vhost {
     /// A channel on a connection of its own, as this virtual host's user, without confirms: for a test to do as a
@@ -29,7 +29,7 @@ impl Vhost {
                      _ -> false
                  end
              end,
-             Pids = lists:filter(Ours, rabbit_networking:connections()),
+             Pids = lists:filter(Ours, {CONNECTIONS}),
              [catch rabbit_networking:close_connection(Pid, {reason}) || Pid <- Pids],
              length(Pids)",
             vhost = binary(&self.name),
