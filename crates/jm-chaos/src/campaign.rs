@@ -4,6 +4,8 @@ mod ground;
 mod injector;
 mod keeper;
 mod options;
+mod place;
+mod scene;
 mod watch;
 
 use std::{
@@ -21,10 +23,7 @@ use jm_testkit::LeakSearch;
 use tokio::time::Instant;
 
 pub use self::{ground::Ground, options::Options};
-use self::{
-    keeper::{Keeper, Scene},
-    watch::Watch,
-};
+use self::{keeper::Keeper, scene::Scene, watch::Watch};
 use crate::{
     history::{Log, Role, What},
     message::{self, Id, Queue},

@@ -12,7 +12,6 @@ mod merge;
 pub use event::{EVERYONE, Event, FaultKind, Outcome, Role, Verdict, What};
 pub use line::Field;
 pub use log::Log;
-pub(crate) use log::recorded;
 pub use merge::{EXTENSION, Merge};
 
 use std::io;

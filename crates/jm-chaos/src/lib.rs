@@ -18,5 +18,6 @@ pub mod history;
 pub mod message;
 pub mod plan;
 pub mod report;
+mod required;
 pub mod secrecy;
 mod tap;

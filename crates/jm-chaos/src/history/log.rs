@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{Event, What};
-use crate::clock;
+use crate::{clock, required::required};
 
 /// Lines collected before they are written, where that is allowed.
 const BUFFER: usize = 64 * 1024;
@@ -57,7 +57,7 @@ impl Log {
             Event { at, what }.write(&mut inner.lines);
         }
         if !self.buffered || inner.lines.len() >= BUFFER {
-            recorded("the history", inner.flush());
+            required("the history cannot be recorded", inner.flush());
         }
     }
 
@@ -77,15 +77,6 @@ impl Inner {
 
 impl Drop for Log {
     fn drop(&mut self) {
-        recorded("the history", self.flush());
+        required("the history cannot be recorded", self.flush());
     }
-}
-
-/// Ends the process with the code of a campaign that could not be run, unless `what` was recorded.
-pub(crate) fn recorded<T>(what: &str, result: io::Result<T>) -> T {
-    result.unwrap_or_else(|error| {
-        // Where this cannot be said either, the code says it.
-        let _ = writeln!(io::stderr(), "jm-chaos: {what} cannot be recorded: {error}");
-        std::process::exit(2);
-    })
 }
