@@ -76,11 +76,13 @@ impl Place {
             self.scene.log.add(What::Exited { process, code: code_of(status) });
             match after {
                 After::Nothing(done) => {
+                    // Whoever gave the order may have stopped waiting: the campaign itself ends. So below.
                     let _ = done.send(());
                     return;
                 }
                 After::Replace(done) => {
                     if done.is_none() {
+                        // As an orchestrator's back-off: a process that cannot start is not started in a loop.
                         tokio::time::sleep(RESTART_PAUSE).await;
                     }
                     (process, child) = required("a process cannot be replaced", self.spawn());
@@ -109,6 +111,7 @@ impl Place {
                     self.stands.send_replace(false);
                 }
                 if let Some(stdin) = &mut stdin {
+                    // A process that has just ended does not hear it; its replacement is told anew.
                     let _ = stdin.write_all(pace.word().as_bytes()).await;
                 }
             }
@@ -120,6 +123,7 @@ impl Place {
                     let Some((order, done)) = order else { std::future::pending().await };
                     return match order {
                         Order::Kill => {
+                            // It may just have ended by itself. So in `stop`.
                             let _ = child.start_kill();
                             (child.wait().await.ok(), After::Replace(Some(done)))
                         }
