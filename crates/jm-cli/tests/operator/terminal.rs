@@ -89,10 +89,13 @@ impl Terminal {
     /// Waits until the screen is as wanted.
     pub(crate) async fn until(&mut self, what: &str, is_seen: impl Fn(&vt100::Screen) -> bool) -> Result<()> {
         let is_over = |drawn: &Drawn| drawn.is_closed || is_seen(drawn.parser.screen());
-        let waited = timeout(LIMIT, self.drawn.wait_for(is_over)).await.is_ok();
-        let screen = self.screen();
-        if !waited || !is_seen(&screen) {
-            bail!("{what} was not seen:\n{}", screen.contents());
+        // Judged on the screen that ended the waiting: the next moment's may be half drawn.
+        let is_there = match timeout(LIMIT, self.drawn.wait_for(is_over)).await {
+            Ok(drawn) => is_seen(drawn?.parser.screen()),
+            Err(_) => false,
+        };
+        if !is_there {
+            bail!("{what} was not seen:\n{}", self.screen().contents());
         }
         Ok(())
     }
