@@ -48,7 +48,7 @@ impl Ledger {
         self.connections.values().any(|connection| connection.process == process)
     }
 
-    fn message(&mut self, id: Id) -> &mut Message {
+    pub(super) fn message(&mut self, id: Id) -> &mut Message {
         self.messages.entry(id).or_default()
     }
 

@@ -39,6 +39,8 @@ pub(super) struct ByProcess {
     pub(super) runs: u16,
     pub(super) successes: u16,
     pub(super) confirms: u16,
+    /// Of a worker of its queue: confirmed copies after which a delivery was acked.
+    pub(super) replaced: u16,
     /// By which connection the latest confirm came, and when.
     pub(super) confirmed_by: (u32, u64),
     pub(super) dead_confirmed: bool,

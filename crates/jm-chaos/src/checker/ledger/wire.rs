@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use super::Ledger;
 use crate::{
-    history::{FaultKind, Verdict},
+    history::{FaultKind, Role, Verdict},
     message::Id,
 };
 
@@ -36,6 +36,8 @@ pub(in crate::checker) struct Channel {
     unconfirmed: BTreeMap<u64, Publish>,
     pub(super) returned: Vec<Id>,
     pub(in crate::checker) cancel_ok: Option<u64>,
+    /// Something was delivered or settled on it.
+    used: bool,
     /// The latest delivery of which a first run has begun.
     latest_run: u64,
 }
@@ -62,13 +64,24 @@ impl Ledger {
             id.question().and_then(|id| self.messages.get(&id)).map_or(0, |message| message.by(process).successes);
         let by = self.messages.get(&id).map(|message| message.by(process)).unwrap_or_default();
         let heard = by.confirms > 0 && self.was_read(by.confirmed_by);
+        let returns = self.consumes(process, id);
         let message = self.message(id);
         if dead {
             message.dead_published += 1;
         } else {
             message.published += 1;
-            message.needless += u16::from(heard && done <= by.confirms);
+            message.needless += u16::from(heard && done <= by.confirms && !returns);
         }
+    }
+
+    /// Whether a process is a worker of the message's own queue: what it publishes of it takes the message's place.
+    pub(in crate::checker) fn consumes(&self, process: u32, id: Id) -> bool {
+        self.processes.get(&process).is_some_and(|known| known.role == Role::Worker && known.queue == id.queue())
+    }
+
+    /// Whether a channel was more than a question to the broker.
+    pub(in crate::checker) fn was_used(&mut self, connection: u32, channel: u16) -> bool {
+        channel == 0 || self.channel(connection, channel).used
     }
 
     /// Whether what came by a connection at a moment has been read by its process: not, if the connection ended at once.
@@ -110,7 +123,9 @@ impl Ledger {
 
     pub(in crate::checker) fn deliver(&mut self, at: u64, connection: u32, channel: u16, tag: u64, id: Id) {
         self.deliveries += 1;
-        self.channel(connection, channel).unsettled.insert(tag, Delivery { id, at });
+        let state = self.channel(connection, channel);
+        state.unsettled.insert(tag, Delivery { id, at });
+        state.used = true;
         let process = self.connections.get(&connection).map_or(0, |connection| connection.process);
         let message = self.message(id);
         message.deliveries += 1;
@@ -143,7 +158,9 @@ impl Ledger {
         tag: u64,
         multiple: bool,
     ) -> Vec<Delivery> {
-        let unsettled = &mut self.channel(connection, channel).unsettled;
+        let state = self.channel(connection, channel);
+        state.used = true;
+        let unsettled = &mut state.unsettled;
         if multiple {
             let later = unsettled.split_off(&(tag + 1));
             std::mem::replace(unsettled, later).into_values().collect()
@@ -188,6 +205,7 @@ impl Ledger {
                 state.unconfirmed.clear();
                 state.returned.clear();
                 state.latest_run = 0;
+                state.used = false;
             }
         }
         if channel == 0 {
