@@ -1,4 +1,4 @@
-"""A private RabbitMQ 4 from a Debian root, configured and peopled as k8s/components/rabbitmq says.
+"""A private RabbitMQ 4.3 from a Debian root, configured and peopled as k8s/components/rabbitmq says.
 
 It runs in a PID namespace of its own, so that its daemons go when it goes, and listens on 127.0.0.1 only.
 """
@@ -26,7 +26,7 @@ _VHOST = "%2F"
 class Broker:
     def __init__(self, root: Path, folder: Path, without: tuple[str, ...] = ()):
         """`without` are keys of the manifest's configuration that this one does not have."""
-        self._left_out = ("#", "cluster_partition", "disk_free", *without)
+        self._left_out = ("#", "disk_free", *without)
         self.amqp, self.management, self.metrics, self._dist, self._epmd = free_ports(5)
         self._root = root
         self._inside = f"/srv/jm-{secrets.token_hex(4)}"
