@@ -23,7 +23,7 @@ _METRICS = (
     "services/record-event-worker/src/metrics.rs",
 )
 # Of the process, by the crate metrics-process; the scenario sees which there are.
-_OTHERS = ("process_", "rabbitmq_detailed_", "ALERTS")
+_OTHERS = ("process_", "rabbitmq_detailed_", "ALERTS", "up")
 _SECTIONS = ("**What it means.**", "**First look.**", "**What to do.**")
 
 
