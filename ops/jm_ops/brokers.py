@@ -15,7 +15,7 @@ MANIFESTS = ROOT / "k8s" / "components" / "rabbitmq"
 # The folder of definitions; the first file in it has the users, whose passwords are known only where it runs.
 DEFINITIONS = "/etc/rabbitmq/definitions"
 # Of a cluster of its own machines alone.
-_LEFT_OUT = ("#", "cluster_partition", "disk_free", "vm_memory")
+_LEFT_OUT = ("#", "disk_free", "vm_memory")
 _HEADER = "# Written by `make dashboards` from k8s/components/rabbitmq/cluster.yaml, where the reasons are.\n"
 
 

@@ -1,4 +1,4 @@
-"""A private RabbitMQ 4 from a Debian root, also one that is configured and peopled as k8s/components/rabbitmq says.
+"""A private RabbitMQ 4.3 from a Debian root, also one that is configured and peopled as k8s/components/rabbitmq says.
 
 It runs in a PID namespace of its own, so that its daemons go when it goes, and listens on 127.0.0.1 only.
 """
@@ -146,7 +146,7 @@ class Broker(Node):
         """`without` are keys of the manifest's configuration that this one does not have."""
         cluster = yaml.safe_load((MANIFESTS / "cluster.yaml").read_text())
         # Those that need other nodes or disks are left out too.
-        left_out = ("#", "cluster_partition", "disk_free", *without)
+        left_out = ("#", "disk_free", *without)
         lines = cluster["spec"]["rabbitmq"]["additionalConfig"].splitlines()
         super().__init__(root, folder, [line for line in lines if not line.startswith(left_out)])
         self.users: dict[str, str] = {}
