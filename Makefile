@@ -87,6 +87,10 @@ dashboards: ## Write dashboards and alerts anew from their source
 check-ops: ## Images, compose, Kubernetes, dashboards and alerts, as far as seconds tell (installs what is missing)
 	scripts/check-ops
 
+.PHONY: check-runbooks
+check-runbooks: programs ## Every command of the runbooks on a broker as it is shipped, and a backup restored: a minute, as root
+	scripts/check-runbooks "$(BUILT)"
+
 .PHONY: verify-ops
 verify-ops: ## The same with running workers, a real Prometheus and built images: some ten minutes, as root
 	$(CARGO) build --locked --package jm-cli $(foreach worker,$(WORKERS),--package $(worker)-worker)

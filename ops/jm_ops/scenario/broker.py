@@ -11,6 +11,7 @@ import secrets
 import shutil
 import subprocess
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,14 @@ from jm_ops.workers import ROOT
 
 MANIFESTS = ROOT / "k8s" / "components" / "rabbitmq"
 _VHOST = "%2F"
+
+
+@dataclass(frozen=True)
+class Ctl:
+    """rabbitmqctl of a node: without arguments, and its environment."""
+
+    command: list[str]
+    env: dict[str, str]
 
 
 class Node:
@@ -78,14 +87,17 @@ class Node:
 
     def control(self, *command: str) -> str:
         """rabbitmqctl."""
-        env = dict(pair.split("=", 1) for pair in self._environment().split())
+        ctl = self.ctl()
         done = subprocess.run(
-            ["chroot", str(self._root), "/usr/lib/rabbitmq/bin/rabbitmqctl", *command],
-            env=env, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+            [*ctl.command, *command], env=ctl.env, capture_output=True, text=True, timeout=60, check=False
+        )
         if done.returncode:
             raise RuntimeError(f"rabbitmqctl {command[0]}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout
+
+    def ctl(self) -> Ctl:
+        env = dict(pair.split("=", 1) for pair in self._environment().split())
+        return Ctl(["chroot", str(self._root), "/usr/lib/rabbitmq/bin/rabbitmqctl"], env)
 
     def close_connections(self) -> None:
         """All of them, also those that the management API has not heard of yet."""
@@ -163,7 +175,7 @@ class Broker(Node):
 
     def _apply(self, document: dict) -> None:
         name, spec = document["metadata"]["name"] if "metadata" in document else "", document.get("spec", {})
-        match document["kind"]:
+        match document.get("kind"):
             case "User":
                 self.users[name] = secrets.token_urlsafe(12)
                 tags = ",".join(spec.get("tags", []))

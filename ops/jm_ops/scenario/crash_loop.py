@@ -199,8 +199,9 @@ def run(rules: str) -> list[str]:
     finally:
         for process in started:
             process.end()
-        for server in (*replicas, told):
-            server.stop()
+        for one in replicas:
+            one.stop()
+        told.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
