@@ -16,7 +16,7 @@ use crate::{
     broker::sanitizer::Sanitizer,
     consumer::dead_letter,
     dead_letters,
-    envelope::{Envelope, Work},
+    envelope::{Envelope, Past, Work},
     headers::{MAX_HEADER_BYTES, encoded_size},
     settlement::{Failure, FailureKind},
 };
@@ -80,12 +80,13 @@ pub fn properties(properties: &BasicProperties, body: &[u8]) {
         routing_key: "k".into(),
         redelivered: true,
         properties: properties.clone(),
+        past: Past::default(),
     };
     let _read = (envelope.delivery_count(), envelope.timestamp(), envelope.reply_to(), envelope.correlation_id());
     if let Some(context) = envelope.trace() {
         assert_eq!(TraceContext::parse(&context.to_string()), Some(context));
     }
-    let work = Work { envelope: Arc::new(envelope), body: Bytes::copy_from_slice(body) };
+    let work = Work { envelope: Arc::new(envelope), body: Bytes::copy_from_slice(body), nacks_count: true };
     let failure = Failure::unrun(FailureKind::Undecodable, String::from_utf8_lossy(body));
     let copy = dead_letter::copy(&work, &failure, "host/1", "q.dead");
     assert_eq!(copy.message().body(), body);

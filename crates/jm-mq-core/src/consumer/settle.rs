@@ -26,7 +26,7 @@ const LEAST_PUBLISH_WAIT: Duration = Duration::from_millis(50);
 const LEAST_REFUSED_WAIT: Duration = Duration::from_secs(1);
 
 /// What came of publishing something for a message.
-enum Published {
+pub(super) enum Published {
     Yes,
     /// The message was taken back, or we are draining.
     Interrupted,
@@ -38,7 +38,7 @@ impl InHand<'_> {
     pub(super) async fn settle(&self, settlement: Settlement) {
         match settlement {
             Settlement::Answer(answers) => self.answer(answers).await,
-            Settlement::Requeue(failure) => self.requeue(failure.as_ref()),
+            Settlement::Requeue(failure) => self.requeue(failure.as_ref()).await,
             Settlement::DeadLetter(failure) => self.dead_letter(failure).await,
         }
     }
@@ -48,7 +48,9 @@ impl InHand<'_> {
         while let Some(next) = unpublished.first() {
             match self.publish(next, self.worker.shared.policy.max_retry_attempts).await {
                 Published::Yes => drop(unpublished.remove(0)),
-                Published::Interrupted => return self.hand_back(KeptResult::Answers(unpublished.into())),
+                Published::Interrupted => {
+                    return self.give_back(None, Some(KeptResult::Answers(unpublished.into()))).await;
+                }
                 Published::Failed(error) => return self.unanswered(unpublished.into(), &error).await,
             }
         }
@@ -64,7 +66,7 @@ impl InHand<'_> {
     async fn unanswered(&self, answers: Answers, error: &PublishError) {
         let text = format!("the handler succeeded, but its answer was not published: {error}");
         let attempts = self.runs.load(Ordering::Relaxed);
-        let failure = Failure { attempts, ..Failure::unrun(FailureKind::Exhausted, text) };
+        let failure = Failure { attempts, ..Failure::unrun(FailureKind::Exhausted, text.clone()) };
         match decide(Conclusion::Failed(failure), &self.worker.shared.options) {
             Settlement::DeadLetter(failure) => self.dead_letter(failure).await,
             Settlement::Requeue(failure) => {
@@ -73,7 +75,7 @@ impl InHand<'_> {
                 }
                 // The handler need not run again when the message comes back, which is at once: not before a wait.
                 self.waits_in_vain(self.worker.shared.policy.backoff.delay(1)).await;
-                self.hand_back(KeptResult::Answers(answers));
+                self.give_back(Some(&text), Some(KeptResult::Answers(answers))).await;
             }
             Settlement::Answer(_) => unreachable!("a failure is not answered"),
         }
@@ -94,7 +96,7 @@ impl InHand<'_> {
         loop {
             match self.publish(&copy, 0).await {
                 Published::Yes => break,
-                Published::Interrupted => return self.hand_back(KeptResult::Failed(failure)),
+                Published::Interrupted => return self.give_back(None, Some(KeptResult::Failed(failure))).await,
                 Published::Failed(error) => {
                     tracing::error!(
                         queue = self.work.envelope.queue(),
@@ -111,7 +113,7 @@ impl InHand<'_> {
                         );
                     }
                     if self.waits_in_vain(self.worker.shared.policy.backoff.delay(1)).await {
-                        return self.hand_back(KeptResult::Failed(failure));
+                        return self.give_back(None, Some(KeptResult::Failed(failure))).await;
                     }
                 }
             }
@@ -122,7 +124,7 @@ impl InHand<'_> {
     }
 
     /// Publishes until confirmed. What passes by itself is waited for; other failures are tried `retries` times again.
-    async fn publish(&self, outgoing: &Outgoing, retries: u32) -> Published {
+    pub(super) async fn publish(&self, outgoing: &Outgoing, retries: u32) -> Published {
         let backoff = self.worker.shared.policy.backoff;
         let mut failures = 0;
         let mut attempt = 0;
@@ -170,26 +172,20 @@ impl InHand<'_> {
         }
     }
 
-    fn requeue(&self, failure: Option<&Failure>) {
+    async fn requeue(&self, failure: Option<&Failure>) {
         if let Some(failure) = failure {
             self.report("attempts exhausted; requeued, since nack_requeue is on", failure);
         }
-        self.finish(Verdict::Requeue, &self.metrics.requeued, None);
+        self.give_back(failure.map(|failure| failure.text.as_str()), None).await;
     }
 
-    /// Gives the message back with a result kept for its return to this process.
-    fn hand_back(&self, result: KeptResult) {
-        let finished = self.worker.handoff.hand_back(result, &self.worker.shared.kept);
-        self.count(finished, &self.metrics.requeued);
-    }
-
-    fn finish(&self, verdict: Verdict, outcome: &Counter, result: Option<KeptResult>) -> Finished {
+    pub(super) fn finish(&self, verdict: Verdict, outcome: &Counter, result: Option<KeptResult>) -> Finished {
         let finished = self.worker.handoff.finish(verdict, result);
         self.count(finished, outcome);
         finished
     }
 
-    fn count(&self, finished: Finished, outcome: &Counter) {
+    pub(super) fn count(&self, finished: Finished, outcome: &Counter) {
         match finished {
             Finished::Settled => outcome.increment(1),
             Finished::TakenBack => self.metrics.lost.increment(1),

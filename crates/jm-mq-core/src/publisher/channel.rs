@@ -210,7 +210,8 @@ impl Lease {
     pub(super) async fn write(&self, outgoing: &Outgoing, app_id: &str) -> lapin::Result<PublisherConfirm> {
         let Outgoing { exchange, routing_key, message, .. } = outgoing;
         let options = BasicPublishOptions { mandatory: true, ..Default::default() };
-        let properties = with_app_id(&message.properties, app_id);
+        let properties =
+            if message.verbatim { message.properties.clone() } else { with_app_id(&message.properties, app_id) };
         // Neither name is longer than AMQP allows: `defect` was asked before.
         let (exchange, routing_key) = (exchange.as_str().into(), routing_key.as_str().into());
         let ConfirmChannel { channel, bell, .. } = self.get();
