@@ -123,6 +123,20 @@ pub(crate) fn one_worker() -> ConsumerOptions {
     ConsumerOptions { concurrency: 1, ..quick() }
 }
 
+/// Lets a queue's process do nothing for so long: what is published to it gets no confirm, on a connection that lives.
+pub(crate) async fn hold_up(node: &RabbitNode, vhost: &Vhost, queue: &str, time: Duration) {
+    let hold_up = format!(
+        "{{ok, Queue}} = rabbit_amqqueue:lookup({{resource, <<\"{}\">>, queue, <<\"{queue}\">>}}),
+         Pid = amqqueue:get_pid(Queue),
+         ok = sys:suspend(Pid),
+         spawn(fun() -> timer:sleep({}), sys:resume(Pid) end),
+         ok",
+        vhost.name,
+        time.as_millis()
+    );
+    node.eval(&hold_up).await.unwrap();
+}
+
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     let Ok(value) = tokio::time::timeout(LIMIT, future).await else { panic!("not within {LIMIT:?}: {what}") };
     value
