@@ -5,6 +5,7 @@ pub(crate) mod dead_letter;
 mod flusher;
 mod handoff;
 mod kept;
+mod report;
 mod settle;
 mod subscription;
 mod supervisor;

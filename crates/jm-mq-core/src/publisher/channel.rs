@@ -121,7 +121,14 @@ impl managed::Manager for Channels {
             drop(connection);
             wait_while_blocked(&status).await;
         };
-        let lost = |error: lapin::Error| ConnectError::Lost(error.to_string());
+        let allowed = connection.configuration().channel_max();
+        let lost = |error: lapin::Error| match error.kind() {
+            ErrorKind::ChannelsLimitReached => {
+                let needed = usize::from(allowed) + 1;
+                ConnectError::TooFewChannels { allowed, needed, option: "publisher.channels" }
+            }
+            _ => ConnectError::Lost(error.to_string()),
+        };
         let open = async {
             let channel = connection.create_channel().await.map_err(lost)?;
             channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(lost)?;
@@ -133,7 +140,8 @@ impl managed::Manager for Channels {
             })
         };
         let opened = tokio::time::timeout(self.rpc_timeout, open).await;
-        if !matches!(opened, Ok(Ok(_))) {
+        // Other publishes have all its channels, and return them.
+        if !matches!(opened, Ok(Ok(_) | Err(ConnectError::TooFewChannels { .. }))) {
             // It may be half dead. The next channel has a new one, perhaps to another node.
             drop(connection.take());
         }

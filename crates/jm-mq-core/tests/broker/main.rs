@@ -14,6 +14,7 @@ mod support;
 
 mod acks;
 mod connecting;
+mod credentials;
 mod draining;
 mod hostile;
 mod observing;
@@ -21,5 +22,6 @@ mod outages;
 mod publishing;
 mod refusals;
 mod settlement;
+mod strangers;
 mod versions;
 mod wire;
