@@ -96,7 +96,7 @@ mod topology;
 mod trace;
 
 pub use backoff::Backoff;
-pub use broker::{Broker, BrokerOptions, Connection, HostOptions, Port, TlsOptions};
+pub use broker::{Auth, Broker, BrokerOptions, Connection, HostOptions, Port, TlsOptions};
 pub use consumer::{Consumer, ConsumerState, DrainReport, RunningConsumer};
 pub use context::Context;
 pub use envelope::Envelope;

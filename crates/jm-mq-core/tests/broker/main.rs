@@ -14,6 +14,7 @@ mod support;
 
 mod acks;
 mod connecting;
+mod credentials;
 mod draining;
 mod forgotten;
 mod hostile;
@@ -27,5 +28,6 @@ mod refusals;
 mod replies;
 mod returns;
 mod settlement;
+mod strangers;
 mod versions;
 mod wire;
