@@ -78,6 +78,7 @@ mod broker;
 mod consumer;
 mod context;
 pub mod dead_letters;
+mod encoding;
 mod envelope;
 mod error;
 #[cfg(any(test, fuzzing))]

@@ -13,6 +13,7 @@
 mod support;
 
 mod acks;
+mod bodies;
 mod connecting;
 mod credentials;
 mod draining;
