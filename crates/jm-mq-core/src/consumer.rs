@@ -6,6 +6,7 @@ mod flusher;
 mod handoff;
 mod kept;
 pub(crate) mod queue;
+mod report;
 pub(crate) mod returned;
 mod returning;
 mod settle;

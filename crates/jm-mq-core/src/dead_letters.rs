@@ -48,7 +48,7 @@ pub const RETURNED: &str = "jm-returned";
 pub const REPLAY: &str = "jm-replay";
 /// The queue that wants to hear when the message is done. The worker then publishes a message of type
 /// [`OUTCOME_TYPE`] to it, together with the handler's answers and before the ack, whose correlation id is the value
-/// of [`REPLAY`]. That the queue is gone is no failure. Of a failure nothing is said: the dead letter says it.
+/// of [`REPLAY`]. It is a reply: that it cannot be published is no failure. Of a failure nothing is said: the dead letter says it.
 pub const OUTCOME_TO: &str = "jm-outcome-to";
 /// The type of what is sent to [`OUTCOME_TO`]. Its body is empty.
 pub const OUTCOME_TYPE: &str = "jm.done";

@@ -167,7 +167,8 @@ pub struct Outgoing {
     pub(crate) exchange: String,
     pub(crate) routing_key: String,
     pub(crate) message: Message,
-    /// Whether an unroutable message is a failure. A requester that went away is none.
+    /// Whether its task fails with it. A reply to whoever asked need not arrive, and goes to an address that a stranger
+    /// chose: by a connection of its own, see [`crate::Publisher`].
     pub(crate) required: bool,
 }
 
@@ -190,6 +191,13 @@ impl Outgoing {
     /// The key it goes with.
     pub fn routing_key(&self) -> &str {
         &self.routing_key
+    }
+
+    /// Whether the broker is to say when it reaches no queue. A reply that does not is no failure, and up to RabbitMQ 3.13 a
+    /// direct reply comes back although it is delivered. But with a `/` it may be meant as an exchange and a key, which are
+    /// not supported, and that should be told.
+    pub(crate) fn mandatory(&self) -> bool {
+        self.required || (self.routing_key.contains('/') && !self.routing_key.starts_with("amq.rabbitmq.reply-to"))
     }
 
     /// What goes there.

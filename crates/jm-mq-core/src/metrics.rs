@@ -64,9 +64,12 @@ pub const RECONNECTS: &str = "jm_mq_reconnects_total";
 pub const LOST_ACKS: &str = "jm_mq_lost_acks_total";
 /// Results kept for messages whose connection was lost while they ran; labels: queue, fate (`used`, `evicted`).
 pub const KEPT_RESULTS: &str = "jm_mq_kept_results_total";
-/// Messages published; labels: exchange ([`DEFAULT_EXCHANGE`] for the one without a name), outcome (`confirmed`,
-/// `unroutable`, `refused`, `timed_out`, `not_connected`, `invalid`).
+/// Messages published, but for replies; labels: exchange ([`DEFAULT_EXCHANGE`] for the one without a name), outcome
+/// (`confirmed`, `unroutable`, `refused`, `timed_out`, `not_connected`, `invalid`, `forbidden`). A message of a task is
+/// counted as `timed_out` or `not_connected` each time that `publisher.timeout` passes, and once more when it is done.
 pub const PUBLISHES: &str = "jm_mq_publishes_total";
+/// Replies to whoever asked, which fail no task; labels: outcome (those of [`PUBLISHES`]). All but `confirmed` are dropped.
+pub const REPLIES: &str = "jm_mq_replies_total";
 /// From the first attempt to publish to the broker's confirm; labels: exchange, outcome.
 pub const PUBLISH_CONFIRM_SECONDS: &str = "jm_mq_publish_confirm_seconds";
 
@@ -82,8 +85,9 @@ pub const DEFAULT_EXCHANGE: &str = "amq.default";
 
 /// Why a group ended that was not told to: the `reason` of [`RECONNECTS`].
 const RECONNECT_REASONS: [&str; 5] = ["lost", "cancelled", "timeout", "forgotten", "panic"];
-/// The `outcome` of [`PUBLISHES`].
-const PUBLISH_OUTCOMES: [&str; 6] = ["confirmed", "unroutable", "refused", "timed_out", "not_connected", "invalid"];
+/// The `outcome` of [`PUBLISHES`] and [`REPLIES`].
+const PUBLISH_OUTCOMES: [&str; 7] =
+    ["confirmed", "unroutable", "refused", "timed_out", "not_connected", "invalid", "forbidden"];
 
 /// Tells the installed recorder every metric's unit and meaning. Call it once, after installing one.
 pub fn describe() {
@@ -96,6 +100,7 @@ pub fn describe() {
         (LOST_ACKS, "Settlements that the broker never got"),
         (KEPT_RESULTS, "Results kept across a lost connection, by fate"),
         (PUBLISHES, "Messages published, by outcome"),
+        (REPLIES, "Replies to whoever asked, by outcome"),
     ] {
         describe_counter!(name, Unit::Count, text);
     }
@@ -167,6 +172,9 @@ const MAX_EXCHANGES: usize = 64;
 
 impl PublishMetrics {
     pub(crate) fn new() -> Self {
+        for outcome in PUBLISH_OUTCOMES {
+            counter!(REPLIES, "outcome" => outcome).increment(0);
+        }
         Self(Mutex::default())
     }
 
@@ -208,6 +216,11 @@ impl PublishMetrics {
         });
         then(exchange, outcomes);
     }
+}
+
+/// Counts a reply. Rare enough to be looked up.
+pub(crate) fn reply(outcome: &'static str) {
+    counter!(REPLIES, "outcome" => outcome).increment(1);
 }
 
 /// The handles of one queue, looked up once: a look-up per message would cost more than the counting.

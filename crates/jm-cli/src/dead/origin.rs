@@ -66,6 +66,38 @@ pub(crate) fn properties(letter: &Letter, replay: &str, outcome_to: Option<&str>
     }
 }
 
+/// The properties of a copy that takes the letter's place in its queue: its own, without the broker's counts and what
+/// would route it to other queues as well.
+pub(crate) fn renewed(letter: &Letter) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    let own = letter.properties.headers().iter().flat_map(FieldTable::inner);
+    for (name, value) in own {
+        let is_left_out =
+            ["CC", "BCC"].contains(&name.as_str()) || dead_letters::BROKER_COUNTS.contains(&name.as_str());
+        if !is_left_out {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+    // What the broker noted when it dead-lettered the message is not kept where a client publishes it (RabbitMQ 4).
+    for (header, value) in [
+        (dead_letters::ORIGINAL_QUEUE, letter.original_queue()),
+        (dead_letters::ERROR_KIND, letter.error_kind()),
+        (dead_letters::FAILED_AT, letter.failed_at().map(|at| at.to_string())),
+    ] {
+        if letter.header("x-death").is_some()
+            && letter.header(header).is_none()
+            && let Some(value) = value
+        {
+            headers.insert(header.into(), AMQPValue::LongString(value.into()));
+        }
+    }
+    let properties = dead_letters::copied(&letter.properties, headers);
+    match letter.properties.expiration() {
+        Some(expiration) => properties.with_expiration(expiration.clone()),
+        None => properties,
+    }
+}
+
 /// Whether the letter was put back by that run and has failed again.
 pub(crate) fn is_of_run(letter: &Letter, run: &str) -> bool {
     let replay = letter.header(dead_letters::REPLAY).and_then(text);

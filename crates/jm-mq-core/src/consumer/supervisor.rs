@@ -15,6 +15,7 @@ use super::{
     ConsumerState, DrainReport, Shared, Stop, backlog,
     handoff::Order,
     queue::Queue,
+    report::Reports,
     subscription::{Drained, Subscription, SubscriptionEnd},
     worker::Worker,
 };
@@ -78,7 +79,7 @@ impl Supervisor {
     async fn supervise(&self) -> Drained {
         let options = &self.shared.options;
         let mut backoff = ReconnectBackoff::new(options.reconnect_delay, options.reconnect_max_delay);
-        let mut reported = String::new();
+        let mut reports = Reports::default();
         loop {
             let opened = tokio::select! {
                 biased;
@@ -92,7 +93,7 @@ impl Supervisor {
                 }
                 Ok(group) => {
                     let since = Instant::now();
-                    reported.clear();
+                    reports.clear();
                     self.set_state(ConsumerState::Ready);
                     tracing::info!(
                         queue = &*self.shared.queue,
@@ -115,7 +116,7 @@ impl Supervisor {
             };
             let fatal = error.is_fatal();
             let delay = if fatal { jittered(options.refused_delay) } else { backoff.next_delay() };
-            self.report(&error, reason, delay, &mut reported);
+            reports.report(&self.shared.queue, &error, reason, delay);
             self.set_state(ConsumerState::Waiting { error });
             tokio::select! {
                 () = self.stop.requested() => return Drained::default(),
@@ -127,7 +128,11 @@ impl Supervisor {
     /// Connects, declares, and registers every worker's consumer.
     async fn open(&self) -> Result<Group, ConnectError> {
         let connection = self.connections.get().await?;
-        match self.subscribe(&connection).await {
+        let subscribed = match self.has_channels(&connection) {
+            Ok(()) => self.subscribe(&connection).await,
+            Err(error) => Err(error),
+        };
+        match subscribed {
             Ok((queue, subscriptions)) => Ok(Group { connection: Arc::new(connection), queue, subscriptions }),
             Err(error) => {
                 // It may be half dead. The next attempt has a new one, perhaps to another node.
@@ -135,6 +140,16 @@ impl Supervisor {
                 Err(error)
             }
         }
+    }
+
+    /// A channel for each worker, and one to declare and then to look at the queue.
+    fn has_channels(&self, connection: &PooledConnection) -> Result<(), ConnectError> {
+        let (allowed, needed) = (connection.configuration().channel_max(), self.shared.options.concurrency + 1);
+        // 0 is no limit.
+        if allowed == 0 || needed <= usize::from(allowed) {
+            return Ok(());
+        }
+        Err(ConnectError::TooFewChannels { allowed, needed, option: "consumer.concurrency" })
     }
 
     async fn subscribe(&self, connection: &PooledConnection) -> Result<(ShortString, Vec<Subscription>), ConnectError> {
@@ -172,20 +187,6 @@ impl Supervisor {
         metrics.consumer_ready.set(f64::from(u8::from(matches!(state, ConsumerState::Ready))));
         metrics.draining.set(f64::from(u8::from(matches!(state, ConsumerState::Draining))));
         self.state.send_replace(state);
-    }
-
-    /// Once for each different error, until the consumer has been ready again.
-    fn report(&self, error: &ConnectError, reason: &'static str, delay: Duration, reported: &mut String) {
-        let queue = &*self.shared.queue;
-        let text = error.to_string();
-        if *reported == text {
-            tracing::debug!(queue, reason, error = text, retry_in = ?delay, "still not consuming");
-        } else if error.is_fatal() {
-            tracing::error!(queue, reason, error = text, retry_in = ?delay, "cannot consume until somebody mends this; trying again slowly");
-        } else {
-            tracing::warn!(queue, reason, error = text, retry_in = ?delay, "not consuming; reconnecting");
-        }
-        *reported = text;
     }
 }
 

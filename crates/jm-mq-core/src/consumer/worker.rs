@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 
 use super::{Shared, handoff::Handoff, kept::KeptResult};
@@ -150,7 +151,10 @@ impl InHand<'_> {
         let Some((_, route)) = router.route(envelope.message_type()) else {
             return unrun(FailureKind::UnknownType, unknown_type(envelope.message_type()));
         };
-        retry::run(policy, &RunsOf { delivery: self, route: &**route }).await
+        match route.decoded(envelope.properties(), &self.work.body, options.max_body_bytes) {
+            Ok(body) => retry::run(policy, &RunsOf { delivery: self, route: &**route, body }).await,
+            Err(error) => unrun(error.kind, format!("the body cannot be read: {}", error.text)),
+        }
     }
 }
 
@@ -158,11 +162,13 @@ impl InHand<'_> {
 struct RunsOf<'a> {
     delivery: &'a InHand<'a>,
     route: &'a dyn Route,
+    /// As the route takes it.
+    body: Bytes,
 }
 
 impl Runs for RunsOf<'_> {
     async fn once(&self, attempt: u32) -> Result<Answers, RunFailure> {
-        let Self { delivery: InHand { worker, metrics, work, runs }, route } = self;
+        let Self { delivery: InHand { worker, metrics, work, runs, .. }, route, body } = self;
         runs.store(attempt, Ordering::Relaxed);
         let limit = worker.shared.policy.run_limit;
         let cancellation = Arc::<Cancellation>::default();
@@ -171,7 +177,7 @@ impl Runs for RunsOf<'_> {
         let started = Instant::now();
         let context =
             Context::new(Arc::clone(&work.envelope), attempt, limit.map(|limit| started + limit), cancellation);
-        let result = retry::guard(limit, started.into(), route.run(work.body.clone(), context.clone())).await;
+        let result = retry::guard(limit, started.into(), route.run(body.clone(), context.clone())).await;
         let seconds = match &result {
             Ok(_) => &metrics.ok_seconds,
             Err(RunFailure::Error { retry: Retry::Never, .. }) => &metrics.permanent_seconds,

@@ -24,14 +24,14 @@ pub(crate) fn install(process: &metrics_process::Collector) -> Result<Prometheus
     metrics::describe_counter!(
         LOG_LINES_DROPPED,
         metrics::Unit::Count,
-        "Log lines that were dropped since nobody read standard output"
+        "Log lines that were dropped: nobody read standard output, or it could not be written"
     );
     Ok(handle)
 }
 
 /// What runs, always 1; labels: worker, version, revision.
 const BUILD_INFO: &str = "jm_build_info";
-/// Log lines that were dropped since nobody read standard output.
+/// Log lines that were dropped: nobody read standard output, or it could not be written.
 const LOG_LINES_DROPPED: &str = "jm_log_lines_dropped_total";
 
 /// Tells which version of which worker this is.

@@ -35,7 +35,9 @@ impl Installation {
         match std::env::var(CHOICE).unwrap_or_default().as_str() {
             "" => Self::of_the_machine(),
             version if UNPACKED.contains(&version) => Self::unpacked(version),
-            other => bail!("{CHOICE}: {other:?} is unknown; use one of {UNPACKED:?}, or leave it empty for the machine's own"),
+            other => bail!(
+                "{CHOICE}: {other:?} is unknown; use one of {UNPACKED:?}, or leave it empty for the machine's own"
+            ),
         }
     }
 
