@@ -82,11 +82,15 @@ schemas: ## Write the messages' JSON Schemas anew from their types
 
 .PHONY: dashboards
 dashboards: ## Write dashboards and alerts anew from their source
-	PYTHONPATH=ops "$$(scripts/install-ops-tools | tail -1)/python/bin/python" -m jm_ops.generate
+	@tools=$$(scripts/install-ops-tools) && PYTHONPATH=ops PYTHONDONTWRITEBYTECODE=1 "$$tools/python/bin/python" -m jm_ops.generate
 
 .PHONY: check-ops
 check-ops: ## Images, compose, Kubernetes, dashboards and alerts, as far as seconds tell (installs what is missing)
 	scripts/check-ops
+
+.PHONY: check-runbooks
+check-runbooks: programs ## Every command of the runbooks on a broker as it is shipped, and a backup restored: a minute, as root
+	scripts/check-runbooks "$(BUILT)"
 
 .PHONY: verify-ops
 verify-ops: ## The same with running workers, a real Prometheus and built images: some ten minutes, as root
