@@ -20,3 +20,4 @@ mod status;
 mod support;
 mod terminal;
 mod topology;
+mod workers;

@@ -18,12 +18,12 @@ use crate::{
     support::{Said, jm, jm_at},
 };
 
-const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 const PASSWORD: &str = "operators-own";
 const CHAT: &str = r#"{"messages":[{"role":"user","content":"Hi"}]}"#;
 
 /// Configure, write and read, as RabbitMQ has them.
-type Rights = [String; 3];
+pub(crate) type Rights = [String; 3];
 
 /// A user with a configuration of its own, as `jm.yaml` has it: the workers' users are others.
 struct User<'a> {
@@ -151,9 +151,9 @@ async fn each_command_needs_the_rights_that_the_docs_say_and_each_of_them() {
     }
 }
 
-/// The users of the Kubernetes manifests, with what they may.
-fn of_manifests() -> BTreeMap<String, Rights> {
-    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../k8s/components/rabbitmq/jm.yaml");
+/// The users in a file of the Kubernetes manifests, with what they may.
+pub(crate) fn of_manifests(file: &str) -> BTreeMap<String, Rights> {
+    let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../k8s/components/rabbitmq").join(file);
     let documents: Vec<Value> = serde_saphyr::from_multiple(&fs::read_to_string(file).unwrap()).unwrap();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let permissions = documents.iter().filter(|document| document["kind"] == "Permission").map(|document| {
@@ -163,8 +163,9 @@ fn of_manifests() -> BTreeMap<String, Rights> {
     permissions.collect()
 }
 
-/// A broker as the manifests configure it: on RabbitMQ 4 every durable queue is a quorum queue.
-async fn cluster() -> (RabbitNode, bool) {
+/// A broker as the manifests configure it: on RabbitMQ 4, which they are for, with each of their settings but the one of
+/// the disk, which would be an alarm on a small one.
+pub(crate) async fn cluster() -> (RabbitNode, bool) {
     let is_4 = std::env::var("JM_TEST_BROKER").is_ok_and(|version| version.starts_with('4'));
     let mut node = RabbitNode::builder().plugin(PLUGIN).config_line("collect_statistics_interval = 1000");
     if is_4 {
@@ -173,7 +174,10 @@ async fn cluster() -> (RabbitNode, bool) {
         for line in cluster
             .lines()
             .map(str::trim)
-            .filter(|line| line.contains("_queue_type =") || line.starts_with("quorum_queue."))
+            .skip_while(|line| *line != "additionalConfig: |")
+            .skip(1)
+            .take_while(|line| !line.ends_with(':'))
+            .filter(|line| !line.starts_with("disk_free_limit"))
         {
             node = node.config_line(line);
         }
@@ -189,7 +193,7 @@ async fn who_looks_in_kubernetes_sees_all_but_dead_letters_and_changes_nothing()
     assert_eq!(applied.code, 0, "{applied:?}");
     leave(&vhost, [dead("a"), dead("b")]).await;
     let user = User::new(&node, &vhost, "jm-viewer").await;
-    user.may(&of_manifests()["jm-viewer"]).await;
+    user.may(&of_manifests("jm.yaml")["jm-viewer"]).await;
     let status = user.says(&["status", "--json"]).await;
     assert_eq!((status.code, &status.json().unwrap()["queues"][4]["dead_letters"]), (0, &2.into()), "{status:?}");
     for command in [&["topology", "check"][..], &["topology", "diff"], &["doctor"]] {
@@ -230,7 +234,7 @@ async fn who_mends_in_kubernetes_puts_back_and_takes_out_and_can_take_no_task() 
     assert_eq!(applied.code, 0, "{applied:?}");
     leave(&vhost, (0..6).map(|number| dead(&number.to_string()))).await;
     let user = User::new(&node, &vhost, "jm").await;
-    user.may(&of_manifests()["jm"]).await;
+    user.may(&of_manifests("jm.yaml")["jm"]).await;
     for command in [&["topology", "diff"][..], &["topology", "apply"], &["doctor"], &["status"]] {
         let said = user.says(command).await;
         assert_eq!((said.code, said.err.as_str()), (0, ""), "{command:?}: {said:?}");
