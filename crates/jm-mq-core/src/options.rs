@@ -60,11 +60,13 @@ pub struct ConsumerOptions {
     pub max_body_bytes: usize,
     /// The broker's `consumer_timeout`: a delivery unsettled for longer costs its channel. Default 30 min, the broker's.
     ///
-    /// Deliveries that cannot be finished in time are handed back before; set it to what the broker is set to.
+    /// Deliveries that cannot be finished in time are handed back before; set it to what the broker is set to. From RabbitMQ
+    /// 4.3 on it is announced to quorum queues (`x-consumer-timeout`), and what the broker is set to does not matter there.
     #[serde(with = "duration")]
     pub consumer_timeout: Duration,
-    /// A message that quorum queues say was given out more often than this is dead-lettered unrun: it probably kills
-    /// its worker. Default 15: below the limit of 20 at which RabbitMQ 4 itself drops it.
+    /// A message whose consumer was lost more often than this while it held it, as quorum queues count, is dead-lettered
+    /// unrun: it probably kills its worker. Returns by a worker do not count. Default 15: below the limit of 20 at which
+    /// RabbitMQ 4 itself drops it.
     pub max_deliveries: u64,
     /// How often the queue's backlog is asked for. Default 15 s, a usual scrape interval.
     #[serde(with = "duration")]
