@@ -49,19 +49,40 @@ pub enum ConnectError {
         /// What we waited for.
         doing: &'static str,
     },
-    /// User, password, or virtual host are not accepted. Waits for a person.
-    #[error(
-        "RabbitMQ refuses user `{user}` at virtual host `{vhost}`: {reason}; check the name, the password, the virtual host and the user's permissions"
-    )]
+    /// User, password, client certificate or virtual host are not accepted. Waits for a person.
+    #[error("RabbitMQ refuses {user} at virtual host `{vhost}`: {reason}; {remedy}")]
     Refused {
-        /// The configured user.
+        /// The configured user, or the client certificate.
         user: String,
         /// The configured virtual host.
         vhost: String,
         /// The broker's words.
         reason: String,
+        /// What to do about it.
+        remedy: &'static str,
     },
-    /// The broker's certificate, or ours, is not accepted. Waits for a person.
+    /// Another server than a broker of AMQP 0-9-1 answers at the port. Waits for a person.
+    #[error("no RabbitMQ at {host}: {reason}; check rabbitmq.host and rabbitmq.port")]
+    NotBroker {
+        /// The host that was dialled.
+        host: String,
+        /// What answered.
+        reason: String,
+    },
+    /// The broker allows fewer channels on a connection than are needed. Waits for a person.
+    #[error(
+        "RabbitMQ allows {allowed} channels on a connection (channel_max), and {needed} are needed; lower `{option}` or raise \
+         the broker's channel_max"
+    )]
+    TooFewChannels {
+        /// What was negotiated.
+        allowed: u16,
+        /// What is needed: a consumer has one for each worker, and one to declare and to look at its queue.
+        needed: usize,
+        /// What decides upon the number.
+        option: &'static str,
+    },
+    /// The broker's certificate, or ours, is not accepted, or the port has no TLS. Waits for a person.
     #[error("TLS with {host} failed: {reason}")]
     Tls {
         /// The host that was dialled.
@@ -88,7 +109,11 @@ impl ConnectError {
     /// Whether trying again quickly is pointless, since a person has to change something first.
     pub fn is_fatal(&self) -> bool {
         match self {
-            Self::Refused { .. } | Self::Tls { .. } | Self::Declaration { .. } => true,
+            Self::Refused { .. }
+            | Self::Tls { .. }
+            | Self::NotBroker { .. }
+            | Self::TooFewChannels { .. }
+            | Self::Declaration { .. } => true,
             Self::Unreachable { .. } | Self::Silent { .. } | Self::Lost(_) => false,
         }
     }
@@ -100,6 +125,8 @@ impl ConnectError {
             Self::Silent { .. } => "silent",
             Self::Refused { .. } => "refused",
             Self::Tls { .. } => "tls",
+            Self::NotBroker { .. } => "not_a_broker",
+            Self::TooFewChannels { .. } => "too_few_channels",
             Self::Declaration { .. } => "declaration",
             Self::Lost(_) => "lost",
         }

@@ -78,6 +78,7 @@ mod broker;
 mod consumer;
 mod context;
 pub mod dead_letters;
+mod encoding;
 mod envelope;
 mod error;
 #[cfg(any(test, fuzzing))]
@@ -96,7 +97,7 @@ mod topology;
 mod trace;
 
 pub use backoff::Backoff;
-pub use broker::{Broker, BrokerOptions, Connection, HostOptions, Port, TlsOptions};
+pub use broker::{Auth, Broker, BrokerOptions, Connection, HostOptions, Port, TlsOptions};
 pub use consumer::{Consumer, ConsumerState, DrainReport, RunningConsumer};
 pub use context::Context;
 pub use envelope::Envelope;

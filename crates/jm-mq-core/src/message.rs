@@ -41,6 +41,8 @@ pub struct Message {
     pub(crate) body: Bytes,
     /// The first thing that cannot be sent, kept until somebody tries to.
     pub(crate) defect: Option<String>,
+    /// Another application's message, to which nothing is added.
+    pub(crate) verbatim: bool,
 }
 
 impl Message {
@@ -51,7 +53,7 @@ impl Message {
             .with_content_type(ShortString::from(CONTENT_TYPE_TEXT))
             .with_delivery_mode(PERSISTENT)
             .with_timestamp(now);
-        Self { properties, body: body.into(), defect: None }
+        Self { properties, body: body.into(), defect: None, verbatim: false }
             .set("type", message_type, BasicProperties::with_type)
             .message_id(&Uuid::now_v7().to_string())
     }
@@ -67,7 +69,7 @@ impl Message {
 
     /// Properties and body as they are, nothing added: for moving a message from one queue to another.
     pub(crate) fn verbatim(properties: BasicProperties, body: Bytes) -> Self {
-        Self { properties, body, defect: None }
+        Self { properties, body, defect: None, verbatim: true }
     }
 
     /// Identifies the message; a repeat of the same work should have the same id.

@@ -21,9 +21,10 @@ use metrics::{
 pub(crate) use self::channels::{ChannelGauges, ChannelLimit};
 use crate::settlement::FailureKind;
 
-/// Messages waiting in the queue; labels: queue. The specification's backlog.
+/// Messages waiting in the queue; labels: queue. The specification's backlog. NaN, which the workers' pages leave out, while
+/// the broker does not say.
 pub const QUEUE_MESSAGES_READY: &str = "jm_mq_queue_messages_ready";
-/// Consumers of the queue, ours and others; labels: queue.
+/// Consumers of the queue, ours and others; labels: queue. NaN as above.
 pub const QUEUE_CONSUMERS: &str = "jm_mq_queue_consumers";
 /// Deliveries by how they ended; labels: queue, type, outcome (`ack`, `requeue`, `dead_letter`, `lost`). The
 /// specification's consume rate.
@@ -55,7 +56,9 @@ pub const DRAINING: &str = "jm_mq_draining";
 pub const OLDEST_UNACKED_SECONDS: &str = "jm_mq_oldest_unacked_seconds";
 /// What this process was told of the broker's `consumer_timeout`; labels: queue.
 pub const CONSUMER_TIMEOUT_SECONDS: &str = "jm_mq_consumer_timeout_seconds";
-/// Ends of a consumer's connection that were not asked for; labels: queue, reason (`lost`, `cancelled`, `panic`).
+/// Ends of a consumer's connection that were not asked for; labels: queue, reason (`lost`, `cancelled`: the queue was
+/// deleted, `timeout`: a delivery was held for longer than the `consumer_timeout`, `forgotten`: the broker does not know
+/// its consumers any more, `panic`).
 pub const RECONNECTS: &str = "jm_mq_reconnects_total";
 /// Settlements that the broker never got, since the channel was gone; labels: queue, reason (`channel`, `write`).
 pub const LOST_ACKS: &str = "jm_mq_lost_acks_total";
@@ -81,7 +84,7 @@ pub const OTHER: &str = "other";
 pub const DEFAULT_EXCHANGE: &str = "amq.default";
 
 /// Why a group ended that was not told to: the `reason` of [`RECONNECTS`].
-const RECONNECT_REASONS: [&str; 3] = ["lost", "cancelled", "panic"];
+const RECONNECT_REASONS: [&str; 5] = ["lost", "cancelled", "timeout", "forgotten", "panic"];
 /// The `outcome` of [`PUBLISHES`] and [`REPLIES`].
 const PUBLISH_OUTCOMES: [&str; 7] =
     ["confirmed", "unroutable", "refused", "timed_out", "not_connected", "invalid", "forbidden"];
@@ -225,8 +228,8 @@ pub(crate) struct QueueMetrics {
     queue: String,
     types: HashMap<String, TypeMetrics>,
     other: TypeMetrics,
-    pub(crate) ready: Gauge,
-    pub(crate) consumers: Gauge,
+    ready: Gauge,
+    consumers: Gauge,
     in_flight: Gauge,
     pub(crate) workers: Gauge,
     pub(crate) consumer_ready: Gauge,
@@ -268,7 +271,7 @@ impl QueueMetrics {
         for reason in RECONNECT_REASONS {
             counter!(RECONNECTS, "queue" => name(), "reason" => reason).increment(0);
         }
-        Self {
+        let metrics = Self {
             types: types.map(|kind| (kind.to_owned(), of_type(kind))).collect(),
             other: of_type(OTHER),
             ready: gauge!(QUEUE_MESSAGES_READY, "queue" => name()),
@@ -286,7 +289,17 @@ impl QueueMetrics {
             kept_used: counter!(KEPT_RESULTS, "queue" => name(), "fate" => "used"),
             kept_evicted: counter!(KEPT_RESULTS, "queue" => name(), "fate" => "evicted"),
             queue: name(),
-        }
+        };
+        metrics.backlog(None);
+        metrics
+    }
+
+    /// Ready messages and consumers, as far as the broker says.
+    pub(crate) fn backlog(&self, known: Option<(u32, u32)>) {
+        let (ready, consumers) =
+            known.map_or((f64::NAN, f64::NAN), |(ready, consumers)| (ready.into(), consumers.into()));
+        self.ready.set(ready);
+        self.consumers.set(consumers);
     }
 
     /// Counts a delivery as in flight until the guard is dropped, however that comes about.

@@ -10,7 +10,7 @@ use lapin::{
 use crate::{
     dead_letters::{
         ATTEMPTS, ERROR_KIND, EXCEPTION_MESSAGE, FAILED_AT, FIRST_FAILED_AT, HEADERS_DROPPED, ORIGINAL_EXCHANGE,
-        ORIGINAL_QUEUE, ORIGINAL_ROUTING_KEY, WORKER, copied,
+        ORIGINAL_QUEUE, ORIGINAL_ROUTING_KEY, ORIGINAL_USER_ID, WORKER, copied,
     },
     envelope::Work,
     headers::{MAX_HEADER_BYTES, encoded_size, frame_size, value_size},
@@ -60,7 +60,7 @@ pub(crate) fn copy(
         headers.insert("jm-original-expiration".into(), AMQPValue::LongString(expiration.as_str().into()));
     }
     if let Some(user) = original.user_id() {
-        headers.insert("jm-original-user-id".into(), AMQPValue::LongString(user.as_str().into()));
+        headers.insert(ORIGINAL_USER_ID.into(), AMQPValue::LongString(user.as_str().into()));
     }
     let properties = match keep {
         Keep::All => copied(original, FieldTable::default()),
@@ -155,7 +155,10 @@ fn make_room(headers: &mut FieldTable, room: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{envelope::Envelope, settlement::FailureKind};
+    use crate::{
+        envelope::{Envelope, Past},
+        settlement::FailureKind,
+    };
     use bytes::Bytes;
     use std::sync::Arc;
 
@@ -178,8 +181,9 @@ mod tests {
             routing_key: "key".into(),
             redelivered: true,
             properties,
+            past: Past::default(),
         };
-        let work = Work { envelope: Arc::new(envelope), body: Bytes::from_static(b"\xff body") };
+        let work = Work { envelope: Arc::new(envelope), body: Bytes::from_static(b"\xff body"), nacks_count: false };
         let failure = Failure::unrun(FailureKind::Undecodable, text);
         let copy = copy(&work, &failure, "host/1", "jm.llm.dead", frame_max, keep);
         assert_eq!((copy.exchange(), copy.routing_key()), ("", "jm.llm.dead"));

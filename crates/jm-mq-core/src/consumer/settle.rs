@@ -27,7 +27,7 @@ const LEAST_PUBLISH_WAIT: Duration = Duration::from_millis(50);
 const LEAST_REFUSED_WAIT: Duration = Duration::from_secs(1);
 
 /// What came of publishing something for a message.
-enum Published {
+pub(super) enum Published {
     Yes,
     /// The message was taken back, or we are draining.
     Interrupted,
@@ -39,7 +39,7 @@ impl InHand<'_> {
     pub(super) async fn settle(&self, settlement: Settlement) {
         match settlement {
             Settlement::Answer(answers) => self.answer(answers).await,
-            Settlement::Requeue(failure) => self.requeue(failure.as_ref()),
+            Settlement::Requeue(failure) => self.requeue(failure.as_ref()).await,
             Settlement::DeadLetter(failure) => self.dead_letter(failure).await,
         }
     }
@@ -54,7 +54,9 @@ impl InHand<'_> {
             };
             match published {
                 Published::Yes => drop(unpublished.remove(0)),
-                Published::Interrupted => return self.hand_back(KeptResult::Answers(unpublished.into())),
+                Published::Interrupted => {
+                    return self.give_back(None, Some(KeptResult::Answers(unpublished.into()))).await;
+                }
                 Published::Failed(error) => return self.unanswered(unpublished.into(), &error).await,
             }
         }
@@ -91,7 +93,7 @@ impl InHand<'_> {
         let attempts = self.runs.load(Ordering::Relaxed);
         let never = matches!(error, PublishError::Invalid { .. });
         let kind = if never { FailureKind::Permanent } else { FailureKind::Exhausted };
-        let failure = Failure { attempts, ..Failure::unrun(kind, text) };
+        let failure = Failure { attempts, ..Failure::unrun(kind, text.clone()) };
         match decide(Conclusion::Failed(failure), &self.worker.shared.options) {
             Settlement::DeadLetter(failure) => self.dead_letter(failure).await,
             Settlement::Requeue(failure) => {
@@ -100,7 +102,7 @@ impl InHand<'_> {
                 }
                 // The handler need not run again when the message comes back, which is at once: not before a wait.
                 self.waits_in_vain(self.worker.shared.policy.backoff.delay(1)).await;
-                self.hand_back(KeptResult::Answers(answers));
+                self.give_back(Some(&text), Some(KeptResult::Answers(answers))).await;
             }
             Settlement::Answer(_) => unreachable!("a failure is not answered"),
         }
@@ -123,7 +125,7 @@ impl InHand<'_> {
             let copy = dead_letter::copy(&self.work, &failure, &self.worker.name, dead_letter_queue, frame_max, keep);
             match self.publish(&copy, 0).await {
                 Published::Yes => break,
-                Published::Interrupted => return self.hand_back(KeptResult::Failed(failure)),
+                Published::Interrupted => return self.give_back(None, Some(KeptResult::Failed(failure))).await,
                 Published::Failed(error) => {
                     // Unless the first connection has told of a smaller frame only now.
                     if matches!(error, PublishError::Invalid { .. }) && frame_max == publisher.frame_max() {
@@ -144,7 +146,7 @@ impl InHand<'_> {
                         );
                     }
                     if self.waits_in_vain(self.worker.shared.policy.backoff.delay(1)).await {
-                        return self.hand_back(KeptResult::Failed(failure));
+                        return self.give_back(None, Some(KeptResult::Failed(failure))).await;
                     }
                 }
             }
@@ -156,7 +158,7 @@ impl InHand<'_> {
 
     /// Publishes until confirmed, however long that takes. What the broker refuses is tried `retries` times again, unless it
     /// can never be published.
-    async fn publish(&self, outgoing: &Outgoing, retries: u32) -> Published {
+    pub(super) async fn publish(&self, outgoing: &Outgoing, retries: u32) -> Published {
         let Shared { publisher, policy, .. } = &*self.worker.shared;
         let handoff = &self.worker.handoff;
         let mut failures = 0;
@@ -209,26 +211,20 @@ impl InHand<'_> {
         }
     }
 
-    fn requeue(&self, failure: Option<&Failure>) {
+    async fn requeue(&self, failure: Option<&Failure>) {
         if let Some(failure) = failure {
             self.report("attempts exhausted; requeued, since nack_requeue is on", failure);
         }
-        self.finish(Verdict::Requeue, &self.metrics.requeued, None);
+        self.give_back(failure.map(|failure| failure.text.as_str()), None).await;
     }
 
-    /// Gives the message back with a result kept for its return to this process.
-    fn hand_back(&self, result: KeptResult) {
-        let finished = self.worker.handoff.hand_back(result, &self.worker.shared.kept);
-        self.count(finished, &self.metrics.requeued);
-    }
-
-    fn finish(&self, verdict: Verdict, outcome: &Counter, result: Option<KeptResult>) -> Finished {
+    pub(super) fn finish(&self, verdict: Verdict, outcome: &Counter, result: Option<KeptResult>) -> Finished {
         let finished = self.worker.handoff.finish(verdict, result);
         self.count(finished, outcome);
         finished
     }
 
-    fn count(&self, finished: Finished, outcome: &Counter) {
+    pub(super) fn count(&self, finished: Finished, outcome: &Counter) {
         match finished {
             Finished::Settled => outcome.increment(1),
             Finished::TakenBack => self.metrics.lost.increment(1),

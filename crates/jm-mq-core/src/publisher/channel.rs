@@ -158,6 +158,8 @@ impl managed::Manager for Channels {
                 self.frame_max.store(channel.frame_max, Ordering::Relaxed);
                 Ok(Pooled { channel: Arc::new(channel), gauges: self.counted.then(ChannelGauges::opened) })
             }
+            // Other publishes have all its channels, and return them.
+            Err(error @ ConnectError::TooFewChannels { .. }) => Err(error),
             Err(error) => {
                 // It may be half dead. The next channel has a new one, perhaps to another node.
                 drop(connection.take());
@@ -177,7 +179,14 @@ impl managed::Manager for Channels {
 
 impl ConfirmChannel {
     pub(super) async fn open(connection: &PooledConnection, limit: Duration) -> Result<Self, ConnectError> {
-        let lost = |error: lapin::Error| ConnectError::Lost(error.to_string());
+        let allowed = connection.configuration().channel_max();
+        let lost = |error: lapin::Error| match error.kind() {
+            ErrorKind::ChannelsLimitReached => {
+                let needed = usize::from(allowed) + 1;
+                ConnectError::TooFewChannels { allowed, needed, option: "publisher.channels" }
+            }
+            _ => ConnectError::Lost(error.to_string()),
+        };
         let open = async {
             let channel = connection.create_channel().await.map_err(lost)?;
             channel.confirm_select(ConfirmSelectOptions::default()).await.map_err(lost)?;
@@ -213,7 +222,8 @@ impl ConfirmChannel {
     async fn write(&self, outgoing: &Outgoing, app_id: &str) -> lapin::Result<PublisherConfirm> {
         let Outgoing { exchange, routing_key, message, .. } = outgoing;
         let options = BasicPublishOptions { mandatory: outgoing.mandatory(), ..Default::default() };
-        let properties = with_app_id(&message.properties, app_id);
+        let properties =
+            if message.verbatim { message.properties.clone() } else { with_app_id(&message.properties, app_id) };
         // Neither name is longer than AMQP allows: `defect` was asked before.
         let (exchange, routing_key) = (exchange.as_str().into(), routing_key.as_str().into());
         self.bell.ring_for(self.channel.basic_publish(exchange, routing_key, options, &message.body, properties)).await
