@@ -126,7 +126,7 @@ impl Consumer {
             dead_letter_queue,
             metrics,
         };
-        // Dead letters and replies.
+        // Dead letters.
         publisher.expect("");
         let connections = ConnectionPool::new(broker, Role::Consumer, &shared.queue);
         Ok(Self { shared: Arc::new(shared), connections, answering: Vec::new(), io: broker.io_handle() })
