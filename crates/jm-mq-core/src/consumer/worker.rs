@@ -15,7 +15,7 @@ use futures_util::FutureExt;
 use super::{Shared, handoff::Handoff, kept::KeptResult, room::Reserved};
 use crate::{
     context::{CancelWhenDropped, Cancellation, Context},
-    envelope::Work,
+    envelope::{Past, Work},
     handler::{Answers, Retry},
     metrics::TypeMetrics,
     retry::{self, RunFailure, Runs},
@@ -78,6 +78,16 @@ impl Worker {
     }
 }
 
+/// Why a message is not run again, with the last error of those returns that a copy tells of.
+fn poison(past: &Past, max_deliveries: u64) -> String {
+    let crashes = past.all_crashes();
+    let lost = format!("{crashes} consumers were lost while they held it, more than max_deliveries ({max_deliveries})");
+    match &past.last_error {
+        Some(error) => format!("{lost}; the last error of its {} returns, which do not count: {error}", past.returns),
+        None => lost,
+    }
+}
+
 /// A handler that took longer may have blocked its thread, and the next one may block it again.
 const SLOW: Duration = Duration::from_millis(1);
 
@@ -137,12 +147,8 @@ impl InHand<'_> {
         let Shared { options, router, policy, .. } = &*self.worker.shared;
         let envelope = &self.work.envelope;
         let unrun = |kind, text: String| Conclusion::Failed(Failure::unrun(kind, text));
-        if envelope.delivery_count() > options.max_deliveries {
-            let (count, limit) = (envelope.delivery_count(), options.max_deliveries);
-            return unrun(
-                FailureKind::Poison,
-                format!("given out {count} times before, more than max_deliveries ({limit})"),
-            );
+        if envelope.past.is_poison(options.max_deliveries) {
+            return unrun(FailureKind::Poison, poison(&envelope.past, options.max_deliveries));
         }
         if self.work.body.len() > options.max_body_bytes {
             let (size, limit) = (self.work.body.len(), options.max_body_bytes);
