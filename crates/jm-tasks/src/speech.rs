@@ -45,7 +45,7 @@ pub struct SpeakerTurn {
 
 impl SpeakerTurn {
     /// The most turns of a recording: ten hours in which somebody else begins every two seconds.
-    pub const MAX: usize = 20_000;
+    pub const MAX_TURNS: usize = 20_000;
 }
 
 /// Who speaks when.
@@ -58,8 +58,8 @@ pub struct Diarized {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<u64>,
     /// The turns in order of their beginning; turns of different speakers may overlap.
-    #[serde(deserialize_with = "bounded::list_or_null::<{ SpeakerTurn::MAX }, _, _>")]
-    #[schemars(length(max = SpeakerTurn::MAX))]
+    #[serde(deserialize_with = "bounded::list_or_null::<{ SpeakerTurn::MAX_TURNS }, _, _>")]
+    #[schemars(length(max = SpeakerTurn::MAX_TURNS))]
     pub turns: Vec<SpeakerTurn>,
     /// Why there are no turns, where the recording is too long for the engine or what it found is noise. The recording
     /// can still be transcribed.
@@ -96,10 +96,10 @@ pub struct Transcribe {
     /// Who speaks when, if it is known: each segment of the transcript then has its speaker.
     #[serde(
         default,
-        deserialize_with = "bounded::list_or_null::<{ SpeakerTurn::MAX }, _, _>",
+        deserialize_with = "bounded::list_or_null::<{ SpeakerTurn::MAX_TURNS }, _, _>",
         skip_serializing_if = "Vec::is_empty"
     )]
-    #[schemars(length(max = SpeakerTurn::MAX))]
+    #[schemars(length(max = SpeakerTurn::MAX_TURNS))]
     pub turns: Vec<SpeakerTurn>,
 }
 
@@ -121,7 +121,7 @@ pub struct TranscriptSegment {
 
 impl TranscriptSegment {
     /// The most segments of a transcript: seven a second for two hours.
-    pub const MAX: usize = 50_000;
+    pub const MAX_SEGMENTS: usize = 50_000;
 }
 
 /// What was said.
@@ -142,8 +142,8 @@ pub struct Transcribed {
     #[serde(default, deserialize_with = "null::as_default")]
     pub duration: f64,
     /// The text in stretches, in order.
-    #[serde(default, deserialize_with = "bounded::list_or_null::<{ TranscriptSegment::MAX }, _, _>")]
-    #[schemars(length(max = TranscriptSegment::MAX))]
+    #[serde(default, deserialize_with = "bounded::list_or_null::<{ TranscriptSegment::MAX_SEGMENTS }, _, _>")]
+    #[schemars(length(max = TranscriptSegment::MAX_SEGMENTS))]
     pub segments: Vec<TranscriptSegment>,
     /// What transcribed it.
     #[serde(default, deserialize_with = "null::as_default")]

@@ -43,7 +43,7 @@ impl Handler<Transcribe> for Transcriber {
             segments: transcription.segments,
             model: transcription.model,
         };
-        let (segments, most) = (event.segments.len(), TranscriptSegment::MAX);
+        let (segments, most) = (event.segments.len(), TranscriptSegment::MAX_SEGMENTS);
         if segments > most {
             let text = format!("audio: its transcript has {segments} segments; at most {most} are kept");
             return Err(HandlerError::permanent(text));

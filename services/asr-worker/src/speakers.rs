@@ -225,7 +225,8 @@ mod tests {
         ] {
             assert_eq!(refused(vec![turn(0.0, 0.0, "A"), wrong]), reason);
         }
-        let allowed = (0..SpeakerTurn::MAX).map(|n| turn(0.0, 1.0, &format!("{:0200}", n % MAX_SPEAKERS))).collect();
+        let allowed =
+            (0..SpeakerTurn::MAX_TURNS).map(|n| turn(0.0, 1.0, &format!("{:0200}", n % MAX_SPEAKERS))).collect();
         assert_eq!(Speakers::new(allowed).unwrap().speakers.len(), MAX_SPEAKERS);
     }
 
@@ -233,13 +234,13 @@ mod tests {
     fn the_most_turns_and_speakers_there_may_be_take_no_time_to_speak_of() {
         // Each speaker begins early and speaks to the end: no turn is ever over.
         let start = |n: usize| f64::from(u32::try_from(n).unwrap());
-        let turns: Vec<SpeakerTurn> = (0..SpeakerTurn::MAX)
+        let turns: Vec<SpeakerTurn> = (0..SpeakerTurn::MAX_TURNS)
             .map(|n| match n % 2 {
                 0 => turn(start(n), start(n) + 0.5, &(n % MAX_SPEAKERS).to_string()),
                 _ => turn(start(n), 1e6, &(n % MAX_SPEAKERS).to_string()),
             })
             .collect();
-        let segments: Vec<(f64, f64)> = (0..SpeakerTurn::MAX).map(|n| (start(n), start(n) + 1.0)).collect();
+        let segments: Vec<(f64, f64)> = (0..SpeakerTurn::MAX_TURNS).map(|n| (start(n), start(n) + 1.0)).collect();
         let began = Instant::now();
         assert!(speakers(&turns, &segments).iter().all(Option::is_some));
         assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());

@@ -135,7 +135,7 @@ fn usable<'a>(record: &RecordId, turns: &'a [SpeakerTurn]) -> &'a [SpeakerTurn] 
 
 /// What is wrong with the turns, without a word of theirs.
 fn refusal(turns: &[SpeakerTurn]) -> Option<&'static str> {
-    if turns.len() > SpeakerTurn::MAX {
+    if turns.len() > SpeakerTurn::MAX_TURNS {
         return Some("too many turns");
     }
     let mut speakers = HashSet::new();

@@ -36,7 +36,7 @@ impl Handler<Diarize> for Diarizer {
         };
         let mut turns = diarization.turns;
         let mut speakers = name_by_appearance(&mut turns);
-        if turns.len() > SpeakerTurn::MAX || speakers > MAX_SPEAKERS {
+        if turns.len() > SpeakerTurn::MAX_TURNS || speakers > MAX_SPEAKERS {
             reason = Some(format!("the engine found {} turns of {speakers} speakers, which is noise", turns.len()));
             (turns, speakers) = (Vec::new(), 0);
         }
