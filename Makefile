@@ -13,8 +13,8 @@ help: ## Show this list
 CHAT ?= smollm2
 # What people write, such as TEXT='costs $5 "today"', reaches the program to the letter: as make's plain text, by the
 # environment, and beside its option's name, where it may begin with a dash.
-$(foreach name,CHAT TEXT FILE AUDIO MINUTES SEED BROKERS,$(eval override $(name) := $$(value $(name))))
-export CHAT TEXT FILE AUDIO MINUTES SEED BROKERS
+$(foreach name,CHAT TEXT FILE AUDIO MINUTES SEED BROKERS QUEUES NACK_REQUEUE,$(eval override $(name) := $$(value $(name))))
+export CHAT TEXT FILE AUDIO MINUTES SEED BROKERS QUEUES NACK_REQUEUE
 option = $(if $($(1)),--$(2)="$$$(1)")
 
 .PHONY: demo
@@ -71,9 +71,10 @@ bench: system ## The core beside a plain lapin loop: ratios and targets; ARGS=--
 	@"$${CARGO_TARGET_DIR:-target}/release/jm-bench" $(ARGS)
 
 .PHONY: chaos
-chaos: system broker ## Faults from a seed against the core, and a check of what must hold: SEED=7 MINUTES=2 BROKERS=1|3
+chaos: system broker ## Faults from a seed against the core, and a check of what must hold: SEED=7 MINUTES=2 BROKERS=1|3 QUEUES=quorum NACK_REQUEUE=true BROKER=4.3
 	@$(CARGO) build --locked --quiet --package jm-chaos
-	@"$(BUILT)/jm-chaos" run $(call option,SEED,seed) $(call option,MINUTES,minutes) $(call option,BROKERS,brokers) $(ARGS)
+	@"$(BUILT)/jm-chaos" run $(call option,SEED,seed) $(call option,MINUTES,minutes) $(call option,BROKERS,brokers) \
+		$(call option,QUEUES,queues) $(if $(filter true,$(NACK_REQUEUE)),--nack-requeue) $(ARGS)
 
 .PHONY: schemas
 schemas: ## Write the messages' JSON Schemas anew from their types

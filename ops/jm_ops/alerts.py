@@ -233,9 +233,10 @@ def _broker() -> list[Alert]:
             expr=f"{unpublished} > 3",
             for_="0m",
             severity="critical",
-            summary="{{ $value | humanize }} publishes to {{ $labels.exchange }} ended as {{ $labels.outcome }}",
+            summary="{{ $value | humanize }} publishes to {{ $labels.exchange }} were {{ $labels.outcome }}",
             description="Work is done and cannot be handed on. It is kept, and done again after a restart.",
-            why="One that is tried again may be a node's restart; more than three are a cause of their own.",
+            why="One that is tried again may be a node's restart; more than three are a cause of their own. Replies, which "
+            "anybody may ask for at any address, are not among them.",
         ),
         Alert(
             name="JmMqLostAcks",
