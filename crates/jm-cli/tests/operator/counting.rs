@@ -21,7 +21,7 @@ use crate::{
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Whether this broker counts a `basic.nack`, and whether it knows a delivery limit of -1.
-async fn broker() -> (bool, bool) {
+pub(crate) async fn broker() -> (bool, bool) {
     let version = node().await.unwrap().version().await.unwrap();
     let numbers: Vec<u32> = version.split('.').filter_map(|number| number.parse().ok()).collect();
     ((numbers[0], numbers[1]) < (4, 3), numbers[0] >= 4)
