@@ -106,7 +106,7 @@ impl Pages {
             "/metrics" => {
                 self.process.collect();
                 metrics::log_lines_dropped(self.dropped_logs.count());
-                page(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.metrics.render())
+                page(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics::known(&self.metrics.render()))
             }
             "/health/live" => text(StatusCode::OK, "alive\n"),
             "/health/ready" => match self.health.ready() {

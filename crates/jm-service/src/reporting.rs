@@ -20,8 +20,8 @@ use tracing_subscriber::layer::{Context, Layer};
 
 use crate::{config::SentryOptions, escape::escaped_lines, worker::Worker};
 
-/// How long the process waits at its end for reports to leave.
-const FLUSH_LIMIT: Duration = Duration::from_secs(2);
+/// How long the process waits at its end for reports to leave: it exits within a second.
+const FLUSH_LIMIT: Duration = Duration::from_millis(600);
 
 /// Sentry's own client must not report on itself, and lapin prints bodies. What an engine calls the operator's fault is
 /// reported as its task's failure.

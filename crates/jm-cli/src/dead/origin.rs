@@ -38,8 +38,14 @@ impl std::fmt::Display for Target {
 }
 
 /// Headers by which the broker would send a message to other queues as well, or count its past against it.
-const NOT_TAKEN_ALONG: [&str; 5] =
-    ["CC", "BCC", dead_letters::BROKER_COUNTS[0], dead_letters::BROKER_COUNTS[1], dead_letters::OUTCOME_TO];
+const NOT_TAKEN_ALONG: [&str; 6] = [
+    "CC",
+    "BCC",
+    dead_letters::BROKER_COUNTS[0],
+    dead_letters::BROKER_COUNTS[1],
+    dead_letters::RETURNED,
+    dead_letters::OUTCOME_TO,
+];
 
 /// The properties with which a letter goes back: its own, and which replay it was. `outcome_to` is the queue that is to
 /// hear when it is done.

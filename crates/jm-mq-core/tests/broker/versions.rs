@@ -8,7 +8,7 @@ use lapin::{
     types::{AMQPValue, FieldArray, FieldTable},
 };
 
-use crate::support::{Bench, LIMIT, Record, header, one_worker, recording, text_header, within};
+use crate::support::{Bench, LIMIT, Record, header, one_worker, recording, text_header};
 
 /// The first two numbers of the broker's version.
 async fn version() -> (u32, u32) {
@@ -57,20 +57,28 @@ async fn a_quorum_queue_drops_after_twenty_one_rejects_from_rabbitmq_4_on_and_af
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_always_fails_is_our_dead_letter_before_the_brokers_limit_drops_it() {
+async fn a_message_that_kills_its_consumers_is_our_dead_letter_before_the_brokers_limit_drops_it() {
     let bench = Bench::shared().await;
     bench.vhost.declare_queue_with("v.poison", true, quorum()).await.unwrap();
     bench.vhost.declare_queue("v.poison.dead").await.unwrap();
     let runs = Record::new();
-    let topology = Topology { queue: "v.poison".into(), declare: Declare::Check, ..Topology::default() };
-    let options = jm_mq_core::ConsumerOptions { max_retry_attempts: 0, ..one_worker() };
-    let router = recording(&runs, |_| async { Err::<(), HandlerError>("fails for ever, and is requeued".into()) });
-    let running = Consumer::new(&bench.broker, &bench.publisher, topology, options.clone(), router).unwrap().start();
-    within("ready", running.ready()).await;
+    let consumer = || {
+        let topology = Topology { queue: "v.poison".into(), declare: Declare::Check, ..Topology::default() };
+        let router = recording(&runs, |_| async { std::future::pending::<Result<(), HandlerError>>().await });
+        Consumer::new(&bench.broker, &bench.publisher, topology, one_worker(), router).unwrap()
+    };
     bench.send("v.poison", "task", "1", "{}").await;
+    let limit = usize::try_from(one_worker().max_deliveries).unwrap();
+    for crash in 1..=limit + 1 {
+        let running = consumer().start();
+        runs.reaches(crash).await;
+        drop(running);
+        assert_eq!(bench.left("v.poison").await, 1);
+    }
+    let _running = consumer().start();
     let dead = bench.dead("v.poison", 1).await;
     assert_eq!(text_header(&dead[0], "jm-error-kind"), "poison");
-    assert_eq!(runs.len() as u64, options.max_deliveries + 1, "given out with every count up to the limit");
+    assert_eq!(runs.len(), limit + 1, "delivered with every count up to the limit");
     bench.settled("v.poison").await;
 }
 
