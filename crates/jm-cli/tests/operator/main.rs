@@ -11,6 +11,7 @@ mod doctor;
 mod drawing;
 mod dropping;
 mod ground;
+mod hostile;
 mod looking;
 mod records;
 mod replaying;

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use super::Ledger;
+use super::{Ledger, Process};
 use crate::{
     history::{FaultKind, Role, Verdict},
     message::Id,
@@ -36,8 +36,6 @@ pub(in crate::checker) struct Channel {
     unconfirmed: BTreeMap<u64, Publish>,
     pub(super) returned: Vec<Id>,
     pub(in crate::checker) cancel_ok: Option<u64>,
-    /// Something was delivered or settled on it.
-    used: bool,
     /// The latest delivery of which a first run has begun.
     latest_run: u64,
 }
@@ -49,39 +47,37 @@ pub(in crate::checker) struct Delivery {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Publish {
-    pub(super) id: Id,
-    pub(super) dead: bool,
+struct Publish {
+    id: Id,
+    dead: bool,
+    /// By a worker, into the queue that it consumes.
+    copy: bool,
 }
 
 impl Ledger {
-    pub(super) fn publish(&mut self, connection: u32, channel: u16, number: u64, publish: Publish) {
+    pub(super) fn publish(&mut self, connection: u32, channel: u16, number: u64, id: Id, dead: bool) {
         let process = self.connections.get(&connection).map_or(0, |connection| connection.process);
-        self.channel(connection, channel).unconfirmed.insert(number, publish);
-        let Publish { id, dead, .. } = publish;
+        let consumes = |known: &Process| known.role == Role::Worker && known.queue == id.queue();
+        let copy = !dead && self.processes.get(&process).is_some_and(consumes);
+        self.channel(connection, channel).unconfirmed.insert(number, Publish { id, dead, copy });
         // A worker answers again when it has run again.
         let done =
             id.question().and_then(|id| self.messages.get(&id)).map_or(0, |message| message.by(process).successes);
         let by = self.messages.get(&id).map(|message| message.by(process)).unwrap_or_default();
-        let heard = by.confirms > 0 && self.was_read(by.confirmed_by);
-        let returns = self.consumes(process, id);
+        let needed = if copy {
+            // One for each delivery.
+            by.copies_confirmed < by.deliveries
+        } else {
+            by.confirms == 0 || done > by.confirms
+        };
+        let needless = !needed && self.was_read(by.confirmed_by);
         let message = self.message(id);
         if dead {
             message.dead_published += 1;
         } else {
             message.published += 1;
-            message.needless += u16::from(heard && done <= by.confirms && !returns);
+            message.needless += u16::from(needless);
         }
-    }
-
-    /// Whether a process is a worker of the message's own queue: what it publishes of it takes the message's place.
-    pub(in crate::checker) fn consumes(&self, process: u32, id: Id) -> bool {
-        self.processes.get(&process).is_some_and(|known| known.role == Role::Worker && known.queue == id.queue())
-    }
-
-    /// Whether a channel was more than a question to the broker.
-    pub(in crate::checker) fn was_used(&mut self, connection: u32, channel: u16) -> bool {
-        channel == 0 || self.channel(connection, channel).used
     }
 
     /// Whether what came by a connection at a moment has been read by its process: not, if the connection ended at once.
@@ -99,7 +95,7 @@ impl Ledger {
         } else {
             state.unconfirmed.remove(&number).into_iter().collect()
         };
-        for Publish { id, dead, .. } in confirmed {
+        for Publish { id, dead, copy } in confirmed {
             let returned = &mut self.channel(connection, channel).returned;
             let came_back = returned.iter().position(|&known| known == id);
             if let Some(index) = came_back {
@@ -115,7 +111,7 @@ impl Ledger {
             } else {
                 message.confirmed += 1;
                 let by = message.by_mut(process);
-                by.confirms += 1;
+                *(if copy { &mut by.copies_confirmed } else { &mut by.confirms }) += 1;
                 by.confirmed_by = (connection, at);
             }
         }
@@ -123,9 +119,7 @@ impl Ledger {
 
     pub(in crate::checker) fn deliver(&mut self, at: u64, connection: u32, channel: u16, tag: u64, id: Id) {
         self.deliveries += 1;
-        let state = self.channel(connection, channel);
-        state.unsettled.insert(tag, Delivery { id, at });
-        state.used = true;
+        self.channel(connection, channel).unsettled.insert(tag, Delivery { id, at });
         let process = self.connections.get(&connection).map_or(0, |connection| connection.process);
         let message = self.message(id);
         message.deliveries += 1;
@@ -158,9 +152,7 @@ impl Ledger {
         tag: u64,
         multiple: bool,
     ) -> Vec<Delivery> {
-        let state = self.channel(connection, channel);
-        state.used = true;
-        let unsettled = &mut state.unsettled;
+        let unsettled = &mut self.channel(connection, channel).unsettled;
         if multiple {
             let later = unsettled.split_off(&(tag + 1));
             std::mem::replace(unsettled, later).into_values().collect()
@@ -205,7 +197,6 @@ impl Ledger {
                 state.unconfirmed.clear();
                 state.returned.clear();
                 state.latest_run = 0;
-                state.used = false;
             }
         }
         if channel == 0 {
