@@ -61,7 +61,14 @@ mod tests {
             properties = properties.with_content_encoding(encoding.into());
         }
         let (exchange, routing_key) = ("".into(), "q".into());
-        let envelope = Envelope { queue: "q".into(), exchange, routing_key, redelivered: false, properties, past: Past::default() };
+        let envelope = Envelope {
+            queue: "q".into(),
+            exchange,
+            routing_key,
+            redelivered: false,
+            properties,
+            past: Past::default(),
+        };
         Work { envelope: Arc::new(envelope), body: vec![0; bytes].into(), nacks_count: false }
     }
 
