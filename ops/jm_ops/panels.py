@@ -423,6 +423,12 @@ def _broker(where: str) -> Row:
                 unit="mps",
             ),
             Panel(
+                "Replies by how they ended",
+                "Good: all confirmed. All others are dropped and their tasks done; `invalid`: somebody asks at an address that the broker fails over.",
+                [Query(f"sum by (outcome) (rate(jm_mq_replies_total[{WINDOW}]) {here})", "{{outcome}}")],
+                unit="mps",
+            ),
+            Panel(
                 "Publish to confirm, p95",
                 "Good: milliseconds; tens of them with quorum queues. It rises before the broker blocks.",
                 [

@@ -2,9 +2,17 @@
 
 mod connection;
 mod doorbell;
+mod dsn;
+mod file;
 mod greeting;
+mod host;
+mod node;
 mod options;
+mod race;
+mod refusal;
+mod resolver;
 pub(crate) mod sanitizer;
+mod secrets;
 mod single;
 mod socket;
 mod stream;
@@ -13,26 +21,27 @@ mod transport;
 
 pub(crate) use connection::{ConnectionPool, PooledConnection, Role};
 pub(crate) use doorbell::Doorbell;
-pub use options::{BrokerOptions, HostOptions, Port, TlsOptions};
+pub use options::{Auth, BrokerOptions, HostOptions, Port, TlsOptions};
 pub use single::Connection;
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc, time::Instant};
 
+use self::{resolver::Resolver, secrets::Secrets};
 use crate::error::OptionsError;
 
 /// A RabbitMQ broker, or the nodes of one cluster. Nothing is dialled before something is published or consumed.
 ///
 /// Its connections are driven by threads of their own, so that heartbeats go on when every handler of the process blocks
 /// its thread. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Broker {
     inner: Arc<Inner>,
 }
 
-#[derive(Debug)]
 struct Inner {
     options: BrokerOptions,
-    tls: Option<Arc<rustls::ClientConfig>>,
+    secrets: Secrets,
+    resolver: Resolver,
     io: IoRuntime,
     identity: Identity,
 }
@@ -47,19 +56,28 @@ pub(crate) struct Identity {
 }
 
 impl Broker {
-    /// Checks the options and reads the TLS files.
+    /// Checks the options and reads the files that they name.
     ///
     /// # Errors
     ///
-    /// The first option that cannot be used, a certificate file that cannot be read among them.
+    /// The first option that cannot be used, a password or certificate file that cannot be read among them.
     pub fn new(options: BrokerOptions) -> Result<Self, OptionsError> {
+        Self::with_resolver(options, Resolver::of_system)
+    }
+
+    fn with_resolver(
+        options: BrokerOptions,
+        resolver: impl FnOnce(tokio::runtime::Handle) -> Resolver,
+    ) -> Result<Self, OptionsError> {
         options.validate()?;
-        let tls = options.tls.as_ref().map(tls::client_config).transpose()?.map(Arc::new);
+        let secrets = Secrets::read(&options)?;
+        let io = IoRuntime::start()?;
+        let resolver = resolver(io.handle());
         let identity = Identity {
             app_id: options.app_id.clone(),
             instance: format!("{}/{}", gethostname::gethostname().to_string_lossy(), std::process::id()),
         };
-        Ok(Self { inner: Arc::new(Inner { options, tls, io: IoRuntime::start()?, identity }) })
+        Ok(Self { inner: Arc::new(Inner { options, secrets, resolver, io, identity }) })
     }
 
     /// The options it was made with. Their password does not show in `Debug`.
@@ -71,13 +89,30 @@ impl Broker {
         &self.inner.identity
     }
 
-    fn tls(&self) -> Option<Arc<rustls::ClientConfig>> {
-        self.inner.tls.clone()
+    fn secrets(&self) -> &Secrets {
+        &self.inner.secrets
+    }
+
+    /// Reads the files with secrets again. A file system that hangs leaves them as they are.
+    async fn refresh_secrets(&self, deadline: Instant) {
+        let inner = Arc::clone(&self.inner);
+        let read = self.io_handle().spawn_blocking(move || inner.secrets.refresh(&inner.options));
+        drop(tokio::time::timeout_at(deadline.into(), read).await);
+    }
+
+    fn resolver(&self) -> &Resolver {
+        &self.inner.resolver
     }
 
     /// Where lapin's tasks run.
     pub(crate) fn io_handle(&self) -> tokio::runtime::Handle {
         self.inner.io.handle()
+    }
+}
+
+impl fmt::Debug for Broker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Broker").field("options", &self.inner.options).finish_non_exhaustive()
     }
 }
 

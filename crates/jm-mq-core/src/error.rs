@@ -49,19 +49,40 @@ pub enum ConnectError {
         /// What we waited for.
         doing: &'static str,
     },
-    /// User, password, or virtual host are not accepted. Waits for a person.
-    #[error(
-        "RabbitMQ refuses user `{user}` at virtual host `{vhost}`: {reason}; check the name, the password, the virtual host and the user's permissions"
-    )]
+    /// User, password, client certificate or virtual host are not accepted. Waits for a person.
+    #[error("RabbitMQ refuses {user} at virtual host `{vhost}`: {reason}; {remedy}")]
     Refused {
-        /// The configured user.
+        /// The configured user, or the client certificate.
         user: String,
         /// The configured virtual host.
         vhost: String,
         /// The broker's words.
         reason: String,
+        /// What to do about it.
+        remedy: &'static str,
     },
-    /// The broker's certificate, or ours, is not accepted. Waits for a person.
+    /// Another server than a broker of AMQP 0-9-1 answers at the port. Waits for a person.
+    #[error("no RabbitMQ at {host}: {reason}; check rabbitmq.host and rabbitmq.port")]
+    NotBroker {
+        /// The host that was dialled.
+        host: String,
+        /// What answered.
+        reason: String,
+    },
+    /// The broker allows fewer channels on a connection than are needed. Waits for a person.
+    #[error(
+        "RabbitMQ allows {allowed} channels on a connection (channel_max), and {needed} are needed; lower `{option}` or raise \
+         the broker's channel_max"
+    )]
+    TooFewChannels {
+        /// What was negotiated.
+        allowed: u16,
+        /// What is needed: a consumer has one for each worker, and one to declare and to look at its queue.
+        needed: usize,
+        /// What decides upon the number.
+        option: &'static str,
+    },
+    /// The broker's certificate, or ours, is not accepted, or the port has no TLS. Waits for a person.
     #[error("TLS with {host} failed: {reason}")]
     Tls {
         /// The host that was dialled.
@@ -88,7 +109,11 @@ impl ConnectError {
     /// Whether trying again quickly is pointless, since a person has to change something first.
     pub fn is_fatal(&self) -> bool {
         match self {
-            Self::Refused { .. } | Self::Tls { .. } | Self::Declaration { .. } => true,
+            Self::Refused { .. }
+            | Self::Tls { .. }
+            | Self::NotBroker { .. }
+            | Self::TooFewChannels { .. }
+            | Self::Declaration { .. } => true,
             Self::Unreachable { .. } | Self::Silent { .. } | Self::Lost(_) => false,
         }
     }
@@ -100,6 +125,8 @@ impl ConnectError {
             Self::Silent { .. } => "silent",
             Self::Refused { .. } => "refused",
             Self::Tls { .. } => "tls",
+            Self::NotBroker { .. } => "not_a_broker",
+            Self::TooFewChannels { .. } => "too_few_channels",
             Self::Declaration { .. } => "declaration",
             Self::Lost(_) => "lost",
         }
@@ -108,8 +135,8 @@ impl ConnectError {
 
 /// What became of a message that was not confirmed.
 ///
-/// [`Unroutable`](Self::Unroutable), [`Refused`](Self::Refused) and [`Invalid`](Self::Invalid) mean that it is in no
-/// queue. After the other two the broker may still have it, or get it, if it was written: publish it again only with
+/// [`Unroutable`](Self::Unroutable), [`Refused`](Self::Refused), [`Invalid`](Self::Invalid) and
+/// [`Forbidden`](Self::Forbidden) mean that it is in no queue. After the other two the broker may still have it, or get it, if it was written: publish it again only with
 /// the same message id.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -154,12 +181,22 @@ pub enum PublishError {
         /// The last attempt's error.
         source: ConnectError,
     },
-    /// The message cannot be sent at all, or the broker forbids it: too large, a name over 255 bytes, no permission.
+    /// The message cannot be sent at all: too large, a name over 255 bytes, or the broker closes the connection each time.
     #[error("cannot publish to exchange `{exchange}`: {reason}")]
     Invalid {
         /// Where it was to go.
         exchange: String,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// The user may not publish there.
+    #[error(
+        "RabbitMQ forbids to publish to exchange `{exchange}`: {reason}; the user needs the `write` permission on it"
+    )]
+    Forbidden {
+        /// Where it was to go.
+        exchange: String,
+        /// The broker's words.
         reason: String,
     },
 }
@@ -197,7 +234,7 @@ impl PublishError {
     pub fn is_passing(&self) -> bool {
         match self {
             Self::TimedOut { .. } | Self::NotConnected { .. } => true,
-            Self::Unroutable { .. } | Self::Refused { .. } | Self::Invalid { .. } => false,
+            Self::Unroutable { .. } | Self::Refused { .. } | Self::Invalid { .. } | Self::Forbidden { .. } => false,
         }
     }
 
@@ -209,6 +246,7 @@ impl PublishError {
             Self::TimedOut { .. } => "timed_out",
             Self::NotConnected { .. } => "not_connected",
             Self::Invalid { .. } => "invalid",
+            Self::Forbidden { .. } => "forbidden",
         }
     }
 }

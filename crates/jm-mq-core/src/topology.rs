@@ -262,20 +262,44 @@ pub(crate) fn refused(error: &lapin::Error, what: String) -> ConnectError {
     let ErrorKind::ProtocolError(reply) = error.kind() else {
         return ConnectError::Lost(error.to_string());
     };
-    let remedy = match reply.kind().get_id() {
+    match remedy(reply.kind().get_id(), reply.get_message().as_str()) {
+        Some(remedy) => ConnectError::Declaration { what, reason: reply.get_message().to_string(), remedy },
+        None => ConnectError::Lost(error.to_string()),
+    }
+}
+
+/// One code has several causes. The beginning or the end of the reason tells them apart: between them stand names, which
+/// may be anything.
+fn remedy(code: u16, reason: &str) -> Option<&'static str> {
+    Some(match code {
+        403 if reason.ends_with("in exclusive use") => {
+            "another consumer has the queue exclusively; stop that consumer, or choose another queue"
+        }
+        403 if reason.ends_with("contains reserved prefix 'amq.*'") => {
+            "names that begin with `amq.` are the broker's own: choose another name, or set `declare` to `check` to use one \
+             that exists"
+        }
+        403 if reason.ends_with("operation not permitted on the default exchange") => {
+            "every queue is bound to the default exchange by its name: leave `exchange` empty to use it"
+        }
         403 => "grant the user permission for it (rabbitmqctl set_permissions)",
         // A classic queue on a node that restarts: it will be there again, and nobody has to do anything.
-        404 if reply.get_message().as_str().contains("home node") => return ConnectError::Lost(error.to_string()),
+        404 if reason.contains("home node") => return None,
         404 => "create it first, or set `declare` to `create`",
         405 => "another connection has it exclusively; choose another name or close that connection",
+        406 if reason.ends_with("is reached") => {
+            "raise the limit (rabbitmqctl set_vhost_limits, cluster_exchange_limit), or delete what is not used"
+        }
         406 => {
             "it exists with other arguments: delete it or choose another name; to use it as it is, set `declare` to `check`; \
              limits and dead-letter exchanges on it belong into a policy"
         }
+        530 if reason.contains("has reached the maximum allowed") => {
+            "raise the user's limit (rabbitmqctl set_user_limits), or close connections"
+        }
         530 => "the broker's configuration does not allow it",
-        _ => return ConnectError::Lost(error.to_string()),
-    };
-    ConnectError::Declaration { what, reason: reply.get_message().to_string(), remedy }
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -308,6 +332,43 @@ mod tests {
         assert!(rejected(&named).contains("`server_named` is true with queue `q`"));
         let checked = Topology { declare: Declare::Check, ..Topology::broadcast("e", ExchangeKind::Fanout, "") };
         assert!(rejected(&checked).contains("`declare` is check"));
+    }
+
+    #[test]
+    fn each_cause_has_its_own_remedy() {
+        for (code, reason, words) in [
+            (403, "ACCESS_REFUSED - queue 'q' in vhost '/' in exclusive use", "another consumer has the queue"),
+            (403, "ACCESS_REFUSED - queue name 'amq.q' contains reserved prefix 'amq.*'", "choose another name"),
+            (403, "ACCESS_REFUSED - operation not permitted on the default exchange", "leave `exchange` empty"),
+            (403, "ACCESS_REFUSED - access to queue 'q' in vhost '/' refused for user 'jm'", "set_permissions"),
+            (
+                403,
+                "ACCESS_REFUSED - configure access to queue 'q' in vhost '/' refused for user 'jm'",
+                "set_permissions",
+            ),
+            (
+                403,
+                "ACCESS_REFUSED - access to queue 'exclusive' in vhost 'amq.*' refused for user 'jm'",
+                "set_permissions",
+            ),
+            (
+                406,
+                "PRECONDITION_FAILED - inequivalent arg 'durable' for queue 'is reached' in vhost '/'",
+                "other arguments",
+            ),
+            (405, "RESOURCE_LOCKED - cannot obtain exclusive access to locked queue 'q'", "another connection"),
+            (406, "PRECONDITION_FAILED - queue limit in vhost '/' (1) is reached", "set_vhost_limits"),
+            (406, "PRECONDITION_FAILED - inequivalent arg 'durable' for queue 'q' in vhost '/'", "other arguments"),
+            (
+                530,
+                "NOT_ALLOWED - number of channels opened for user 'jm' has reached the maximum allowed user limit of (2)",
+                "set_user_limits",
+            ),
+        ] {
+            assert!(remedy(code, reason).unwrap().contains(words), "{reason}");
+        }
+        assert_eq!(remedy(404, "NOT_FOUND - home node 'a@b' of durable queue 'q' is down"), None);
+        assert_eq!(remedy(541, "INTERNAL_ERROR"), None);
     }
 
     #[test]

@@ -69,10 +69,8 @@ impl Handler<Greet> for Greeter {
     }
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     jm_service::run(&WORKER, async |service: &Service<Greeting>| {
         Ok(Router::new().on(Greeter(service.settings().clone())))
     })
-    .await
 }

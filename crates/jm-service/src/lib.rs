@@ -16,15 +16,13 @@
 //!     defaults: "consumer: { concurrency: 4 }",
 //! };
 //!
-//! #[tokio::main]
-//! async fn main() -> ExitCode {
+//! fn main() -> ExitCode {
 //!     jm_service::run(&WORKER, async |_: &Service<NoSettings>| {
 //!         Ok(Router::new().on_type("greet", async |name: String, _: Context| {
 //!             tracing::info!(name, "hello");
 //!             Ok::<_, HandlerError>(())
 //!         }))
 //!     })
-//!     .await
 //! }
 //! ```
 //!
@@ -34,6 +32,7 @@
 
 mod command_line;
 pub mod config;
+pub mod escape;
 pub mod exit;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

@@ -1,6 +1,6 @@
 //! A worker's process from its start to its end.
 
-use std::{error::Error as StdError, fmt, process::ExitCode, time::Duration};
+use std::{error::Error as StdError, fmt, io, process::ExitCode, time::Duration};
 
 use jm_mq_core::{Broker, Consumer, ConsumerState, OptionsError, Publisher, Router, Topology, shutdown_signal};
 use tokio::task::JoinSet;
@@ -98,9 +98,30 @@ impl<S> Service<S> {
 /// A worker's `main`: everything but its handlers, which `build` registers.
 ///
 /// Reads the command line and the configuration, sets up logs, error reports, metrics and the HTTP endpoints, calls
-/// `build`, consumes until SIGTERM or SIGINT, and drains. The [`exit`] code tells how it ended.
-pub async fn run<S: Settings>(
+/// `build`, consumes until SIGTERM or SIGINT, and drains. The [`exit`] code tells how it ended. The process exits
+/// within a second of the drain's end, whatever still runs.
+pub fn run<S: Settings>(
     worker: &Worker,
+    build: impl AsyncFnOnce(&Service<S>) -> Result<Router, StartError>,
+) -> ExitCode {
+    // Before anything else: as process 1 of its container it would miss a signal that comes earlier.
+    let shutdown = shutdown_signal();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            complain(&format!("{}: no runtime: {error}; allowed: a process that may start threads", worker.name));
+            return exit::code(exit::FAILED);
+        }
+    };
+    let code = runtime.block_on(run_until(worker, shutdown, build));
+    // Dropping it waits for threads that cannot be interrupted: in a name lookup, or on a file system that hangs.
+    runtime.shutdown_background();
+    code
+}
+
+async fn run_until<S: Settings>(
+    worker: &Worker,
+    shutdown: io::Result<impl Future<Output = ()>>,
     build: impl AsyncFnOnce(&Service<S>) -> Result<Router, StartError>,
 ) -> ExitCode {
     let command_line = CommandLine::read(worker);
@@ -130,13 +151,14 @@ pub async fn run<S: Settings>(
     _ = rustls::crypto::ring::default_provider().install_default();
     let reports = Reports::new(&configuration.common.sentry, worker);
     let logs = logging::install(&configuration.common.log, reports.clone());
-    let code = match serve(worker, configuration, broker, &logs, build).await {
+    let code = match serve(worker, configuration, broker, &logs, shutdown, build).await {
         Ok(()) => exit::OK,
         Err(error) => {
             tracing::error!(error = error.to_string(), "{} ends with an error", worker.name);
             if error.is_of_options() { exit::CONFIGURATION } else { exit::FAILED }
         }
     };
+    exit::within_limit(code);
     if let Some(reports) = reports {
         reports.flush().await;
     }
@@ -148,10 +170,11 @@ async fn serve<S: Settings>(
     configuration: Configuration<S>,
     broker: Broker,
     logs: &Logs,
+    shutdown: io::Result<impl Future<Output = ()>>,
     build: impl AsyncFnOnce(&Service<S>) -> Result<Router, StartError>,
 ) -> Result<(), StartError> {
     let Configuration { common, settings, .. } = configuration;
-    let shutdown = shutdown_signal()?;
+    let shutdown = shutdown?;
     tokio::pin!(shutdown);
     let health = Health::starting();
     let process = metrics_process::Collector::default();

@@ -42,7 +42,18 @@ impl Authority {
 
     /// Signs a certificate for a host or a client, `<name>.pem` with `<name>.key`. Returns what of the key is secret.
     pub fn sign(&self, name: &str, subject: &str) -> Result<Canary> {
+        self.sign_with(name, subject, CertificateParams::new([subject.to_owned()])?)
+    }
+
+    /// The same with a certificate that has expired long ago.
+    pub fn sign_expired(&self, name: &str, subject: &str) -> Result<Canary> {
         let mut params = CertificateParams::new([subject.to_owned()])?;
+        params.not_before = rcgen::date_time_ymd(2001, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2002, 1, 1);
+        self.sign_with(name, subject, params)
+    }
+
+    fn sign_with(&self, name: &str, subject: &str, mut params: CertificateParams) -> Result<Canary> {
         params.distinguished_name.push(DnType::CommonName, subject);
         let key = KeyPair::generate()?;
         let certificate = params.signed_by(&key, &self.issuer)?;

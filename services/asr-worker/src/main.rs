@@ -39,12 +39,10 @@ impl Settings for AsrSettings {
     }
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     jm_service::run(&WORKER, async |service: &Service<AsrSettings>| {
         let AsrSettings { engine, audio } = service.settings();
         let transcriber = Transcriber::new(AudioFetcher::new(audio.clone())?, engine.transcription()?);
         Ok(Router::new().on(transcriber))
     })
-    .await
 }

@@ -31,11 +31,9 @@ impl Settings for EmbedSettings {
     }
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     jm_service::run(&WORKER, async |service: &Service<EmbedSettings>| {
         let embedder = Embedder { engine: service.settings().engine.embedding()? };
         Ok(Router::new().on(embedder))
     })
-    .await
 }

@@ -39,10 +39,8 @@ impl Settings for LlmSettings {
     }
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     jm_service::run(&WORKER, async |service: &Service<LlmSettings>| {
         Ok(Assistant::new(service.settings().engine.chat()?).router())
     })
-    .await
 }

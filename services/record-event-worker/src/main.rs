@@ -19,8 +19,7 @@ impl Settings for RecordSettings {
     }
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     jm_service::run(&WORKER, async |service: &Service<RecordSettings>| {
         metrics::describe();
         metrics::register(WORKER.types);
@@ -34,5 +33,4 @@ async fn main() -> ExitCode {
         tokio::spawn(metrics::watch_connections(store.clone()));
         Ok(RecordEvents::new(store, pipeline.clone()).router())
     })
-    .await
 }

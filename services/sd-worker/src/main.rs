@@ -38,12 +38,10 @@ impl Settings for SdSettings {
     }
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     jm_service::run(&WORKER, async |service: &Service<SdSettings>| {
         let SdSettings { engine, audio } = service.settings();
         let diarizer = Diarizer { audio: AudioFetcher::new(audio.clone())?, engine: engine.diarization()? };
         Ok(Router::new().on(diarizer))
     })
-    .await
 }

@@ -5,6 +5,7 @@
 mod asking;
 mod canaries;
 mod command_line;
+mod counting;
 mod dead_letters;
 mod doctor;
 mod drawing;

@@ -165,7 +165,7 @@ fn of_manifests() -> BTreeMap<String, Rights> {
 
 /// A broker as the manifests configure it: on RabbitMQ 4 every durable queue is a quorum queue.
 async fn cluster() -> (RabbitNode, bool) {
-    let is_4 = std::env::var("JM_TEST_BROKER").is_ok_and(|version| version == "4");
+    let is_4 = std::env::var("JM_TEST_BROKER").is_ok_and(|version| version.starts_with('4'));
     let mut node = RabbitNode::builder().plugin(PLUGIN).config_line("collect_statistics_interval = 1000");
     if is_4 {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../k8s/components/rabbitmq/cluster.yaml");

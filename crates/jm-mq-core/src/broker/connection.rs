@@ -5,15 +5,14 @@ use std::{
     fmt,
     ops::Deref,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use deadpool_lapin::{Hook, Pool, PoolConfig, PoolError, QueueMode, Runtime, Timeouts};
 use futures_util::StreamExt;
 use lapin::{ConnectionProperties, ConnectionStatus, ErrorKind, Event};
-use secrecy::ExposeSecret;
 
-use super::{Broker, doorbell::Doorbell, transport::Transport};
+use super::{Broker, doorbell::Doorbell, secrets::Login, transport::Transport};
 use crate::{error::ConnectError, metrics::ConnectionGauges};
 
 /// A connection on loan; it goes back to its pool when dropped.
@@ -69,7 +68,13 @@ pub(crate) struct ConnectionPool {
     /// One attempt to connect at a time: a hundred waiting publishes are no reason for a hundred handshakes.
     connecting: tokio::sync::Mutex<()>,
     alarm: Arc<Alarm>,
+    role: Role,
+    /// Why the last attempt failed, and when, if an operator has to correct something.
+    refused: Mutex<Option<(Instant, ConnectError)>>,
 }
+
+/// So long, many publishes that wait share one refusal. Consumers have an option for it.
+const REFUSED_PAUSE: Duration = Duration::from_secs(5);
 
 /// Why the broker blocks publishers, for each connection that it blocks.
 #[derive(Debug, Default)]
@@ -86,12 +91,13 @@ impl ConnectionPool {
     pub(crate) fn new(broker: &Broker, role: Role, purpose: &str) -> Self {
         let transport = Transport::new(broker);
         let name = format!("{} {} {purpose} {}", broker.identity().app_id, role.label(), broker.identity().instance);
-        let properties = move || ConnectionProperties::default().with_connection_name(name.clone().into());
-        let manager = deadpool_lapin::Manager::new(
-            broker.options().uri().expose_secret(),
-            properties,
-            async_rs::Runtime::new(transport.clone()),
-        );
+        let login = broker.clone();
+        let properties = move || {
+            let properties = ConnectionProperties::default().with_connection_name(name.clone().into());
+            properties.with_auth_provider(Login(login.clone()))
+        };
+        let manager =
+            deadpool_lapin::Manager::new(broker.options().uri(), properties, async_rs::Runtime::new(transport.clone()));
         let limit = Some(broker.options().connect_timeout);
         let alarm = Arc::<Alarm>::default();
         let watch = {
@@ -119,7 +125,8 @@ impl ConnectionPool {
             Ok(pool) => pool,
             Err(error) => unreachable!("deadpool asks for a runtime when there are timeouts, and it has one: {error}"),
         };
-        Self { pool, transport, broker: broker.clone(), connecting: tokio::sync::Mutex::new(()), alarm }
+        let connecting = tokio::sync::Mutex::new(());
+        Self { pool, transport, broker: broker.clone(), connecting, alarm, role, refused: Mutex::default() }
     }
 
     /// An open connection: one of the pool's, or a new one.
@@ -127,6 +134,26 @@ impl ConnectionPool {
     /// Gives up after the connect timeout, and leaves neither a thread nor a socket behind when it does.
     pub(crate) async fn get(&self) -> Result<PooledConnection, ConnectError> {
         let _one_at_a_time = self.connecting.lock().await;
+        if let Some(error) = self.refused_lately() {
+            return Err(error);
+        }
+        let opened = self.open().await;
+        let refused = opened.as_ref().err().filter(|error| error.is_fatal());
+        *self.refused() = refused.map(|error| (Instant::now(), error.clone()));
+        opened
+    }
+
+    fn refused_lately(&self) -> Option<ConnectError> {
+        let refused = self.refused();
+        let (since, error) = refused.as_ref().filter(|_| self.role == Role::Publisher)?;
+        (since.elapsed() < REFUSED_PAUSE).then(|| error.clone())
+    }
+
+    fn refused(&self) -> MutexGuard<'_, Option<(Instant, ConnectError)>> {
+        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn open(&self) -> Result<PooledConnection, ConnectError> {
         let attempt = self.transport.attempt();
         let limit = self.broker.options().connect_timeout;
         // The pool's own limits stop waiting, but only this one covers dialling and handshake together.
@@ -150,7 +177,7 @@ impl ConnectionPool {
 
     /// What the server said of itself when the connection began: its properties that are texts, by name.
     pub(crate) fn server_properties(&self) -> BTreeMap<String, String> {
-        self.transport.greeting().0
+        self.transport.greeting().properties
     }
 
     /// Closes idle connections politely and then ends whatever is still open.
@@ -188,11 +215,9 @@ impl ConnectionPool {
                 ConnectError::Unreachable { hosts: options.nodes_shown(), reason: error.to_string() }
             }
             // 403 ACCESS_REFUSED: user or password; 530 NOT_ALLOWED: the virtual host, or no permission in it.
-            ErrorKind::ProtocolError(reply) if matches!(reply.kind().get_id(), 403 | 530) => ConnectError::Refused {
-                user: options.name.clone(),
-                vhost: options.vhost.clone(),
-                reason: reply.get_message().to_string(),
-            },
+            ErrorKind::ProtocolError(reply) if matches!(reply.kind().get_id(), 403 | 530) => {
+                ConnectError::refused(options, reply.get_message().to_string())
+            }
             _ => ConnectError::Unreachable { hosts: options.nodes_shown(), reason: error.to_string() },
         }
     }

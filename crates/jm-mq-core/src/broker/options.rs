@@ -3,11 +3,11 @@
 use std::{fmt, path::PathBuf, time::Duration};
 
 use jiff::fmt::serde::unsigned_duration::friendly::compact::required as duration;
-use lapin::uri::{AMQPScheme, AMQPUri};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::SecretString;
 use serde::{Deserialize, Deserializer, de};
 
+use super::{dsn, host};
 use crate::{
     error::OptionsError,
     options::{check, check_duration, check_name},
@@ -24,16 +24,22 @@ use crate::{
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BrokerOptions {
-    /// Host name or address. Default `127.0.0.1`.
+    /// Host name or address; all addresses of a name are tried. Default `127.0.0.1`.
+    #[serde(deserialize_with = "host::deserialize")]
     pub host: String,
     /// As a number or as a string of one. Default 5672, or 5671 with [`tls`](Self::tls).
     pub port: Option<Port>,
     /// Further nodes of the same cluster, tried in turn with the first one.
     pub hosts: Vec<HostOptions>,
+    /// How the broker learns who we are. Default [`Auth::Password`].
+    pub auth: Auth,
     /// The user. Default `guest`, which RabbitMQ only admits from the same machine.
     pub name: String,
     /// The user's password; any character will do. Default `guest`.
     pub password: SecretString,
+    /// A file with the password, which is used in place of [`password`](Self::password) and read again before each
+    /// connect: a rotated password needs no restart. The end of its last line does not count. Default: none.
+    pub password_file: Option<PathBuf>,
     /// The virtual host; any character will do. Default `/`.
     pub vhost: String,
     /// Encrypt, verify the broker's certificate, and perhaps show our own. Default: plain TCP.
@@ -42,7 +48,7 @@ pub struct BrokerOptions {
     /// noticed within 25 s. (RabbitMQ proposes 60 s.)
     #[serde(with = "duration")]
     pub heartbeat: Duration,
-    /// The limit for dialling, TLS and the AMQP handshake together. Default 5 s.
+    /// The limit for looking up names, dialling, TLS and the AMQP handshake together. Default 5 s.
     #[serde(with = "duration")]
     pub connect_timeout: Duration,
     /// The limit for the broker's answer to a declaration, a subscription or a close. Default 10 s.
@@ -52,11 +58,24 @@ pub struct BrokerOptions {
     pub app_id: String,
 }
 
+/// How the broker learns who we are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Auth {
+    /// By name and password: SASL PLAIN.
+    #[default]
+    Password,
+    /// By the client certificate of [`TlsOptions::cert_file`]: SASL EXTERNAL, for which the broker needs the plugin
+    /// `rabbitmq_auth_mechanism_ssl`. Name and password are not used.
+    External,
+}
+
 /// A node of the cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HostOptions {
     /// Host name or address.
+    #[serde(deserialize_with = "host::deserialize")]
     pub host: String,
     /// Default as in [`BrokerOptions::port`].
     #[serde(default)]
@@ -67,7 +86,7 @@ pub struct HostOptions {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Port(pub u16);
 
-/// TLS towards the broker. There is no option to skip verification.
+/// TLS towards the broker. There is no option to skip verification. The files are read again before each connect.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TlsOptions {
@@ -87,8 +106,10 @@ impl Default for BrokerOptions {
             host: "127.0.0.1".into(),
             port: None,
             hosts: Vec::new(),
+            auth: Auth::Password,
             name: "guest".into(),
             password: "guest".into(),
+            password_file: None,
             vhost: "/".into(),
             tls: None,
             heartbeat: Duration::from_secs(10),
@@ -101,30 +122,21 @@ impl Default for BrokerOptions {
 
 impl BrokerOptions {
     /// Reads the specification's `dsn`: `amqp://name:password@host:port/vhost`, or `amqps://` for TLS, with every part
-    /// percent-encoded. No path is the virtual host `/`; `?heartbeat=20` sets the heartbeat in seconds.
+    /// percent-encoded. No path is the virtual host `/`. Options as RabbitMQ's own clients have them: `heartbeat`
+    /// (seconds), `connection_timeout` (milliseconds), `auth_mechanism` (`plain`, `external`), and with `amqps`
+    /// `cacertfile`, `certfile`, `keyfile` and `server_name_indication`.
     ///
     /// ```
-    /// let options = jm_mq_core::BrokerOptions::from_dsn("amqp://me:p%40ss@rabbit:5673/notes").unwrap();
-    /// assert_eq!((options.host.as_str(), options.vhost.as_str()), ("rabbit", "notes"));
+    /// let options = jm_mq_core::BrokerOptions::from_dsn("amqp://me:p%40ss@[2001:db8::7]:5673/notes").unwrap();
+    /// assert_eq!((options.host.as_str(), options.vhost.as_str()), ("[2001:db8::7]", "notes"));
     /// ```
     ///
     /// # Errors
     ///
-    /// When it is no such address. The error does not show it, since there is a password in it.
+    /// When it is no such address, or has an option that is unknown or out of range. The error does not show the
+    /// address, since there is a password in it.
     pub fn from_dsn(dsn: &str) -> Result<Self, OptionsError> {
-        let allowed = "amqp://name:password@host:port/vhost, with special characters percent-encoded";
-        let uri: AMQPUri = dsn.parse().map_err(|_| OptionsError::new("dsn", "not an AMQP address", allowed))?;
-        let defaults = Self::default();
-        Ok(Self {
-            host: uri.authority.host,
-            port: Some(Port(uri.authority.port)),
-            name: uri.authority.userinfo.username,
-            password: uri.authority.userinfo.password.into(),
-            vhost: if uri.vhost.is_empty() { defaults.vhost } else { uri.vhost },
-            tls: (uri.scheme == AMQPScheme::AMQPS).then(TlsOptions::default),
-            heartbeat: uri.query.heartbeat.map_or(defaults.heartbeat, |s| Duration::from_secs(s.into())),
-            ..Self::default()
-        })
+        dsn::read(dsn)
     }
 
     /// Checks every option against its range.
@@ -133,54 +145,48 @@ impl BrokerOptions {
     ///
     /// The first option that is out of range, with its value and what is allowed.
     pub fn validate(&self) -> Result<(), OptionsError> {
-        check_host("host", &self.host)?;
-        self.hosts.iter().try_for_each(|node| check_host("hosts", &node.host))?;
+        host::check("host", &self.host)?;
+        self.hosts.iter().try_for_each(|node| host::check("hosts", &node.host))?;
         check(self.hosts.len() <= 64, "hosts", self.hosts.len(), "up to 64 nodes")?;
         check_name("name", &self.name)?;
         check_name("vhost", &self.vhost)?;
         check_name("app_id", &self.app_id)?;
+        let certified = self.tls.as_ref().is_some_and(|tls| tls.cert_file.is_some());
+        check(
+            self.auth == Auth::Password || certified,
+            "auth",
+            "external",
+            "password, or external with the certificate to show, tls.cert_file and tls.key_file",
+        )?;
         check_duration("connect_timeout", self.connect_timeout, Duration::from_millis(10))?;
         check_duration("rpc_timeout", self.rpc_timeout, Duration::from_millis(10))?;
         let whole_seconds = self.heartbeat.subsec_nanos() == 0 && (1..=600).contains(&self.heartbeat.as_secs());
         check(whole_seconds, "heartbeat", format_args!("{:?}", self.heartbeat), "whole seconds, 1 s to 600 s")
     }
 
-    /// All nodes with their ports, in the order in which they are configured.
+    /// All nodes with their ports, in the order in which they are configured; addresses without brackets.
     pub(crate) fn nodes(&self) -> Vec<(String, u16)> {
         let default = self.port.unwrap_or(Port(if self.tls.is_some() { 5671 } else { 5672 }));
-        let first = (self.host.clone(), default.0);
-        let others = self.hosts.iter().map(|node| (node.host.clone(), node.port.unwrap_or(default).0));
+        let bare = |host: &str| host::bare(host).to_owned();
+        let first = (bare(&self.host), default.0);
+        let others = self.hosts.iter().map(|node| (bare(&node.host), node.port.unwrap_or(default).0));
         std::iter::once(first).chain(others).collect()
     }
 
     /// The nodes for an error text. Never the credentials.
     pub(crate) fn nodes_shown(&self) -> String {
-        let nodes: Vec<String> = self.nodes().iter().map(|(host, port)| format!("{host}:{port}")).collect();
+        let nodes: Vec<String> = self.nodes().iter().map(|(host, port)| host::with_port(host, *port)).collect();
         nodes.join(", ")
     }
 
-    /// What lapin has to know besides the stream: credentials, virtual host, heartbeat.
+    /// What lapin has to know besides stream and credentials: virtual host and heartbeat.
     ///
-    /// Every character but letters and digits is escaped, since a `/`, `@`, `%` or `:` would otherwise end its part.
-    /// The address is a placeholder: the transport dials the nodes.
-    pub(crate) fn uri(&self) -> SecretString {
-        let escape = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
-        format!(
-            "amqp://{}:{}@127.0.0.1/{}?heartbeat={}",
-            escape(&self.name),
-            escape(self.password.expose_secret()),
-            escape(&self.vhost),
-            self.heartbeat.as_secs(),
-        )
-        .into()
+    /// Every character but letters and digits is escaped, since a `/`, `?` or `%` would otherwise end its part. The
+    /// address is a placeholder: the transport dials the nodes.
+    pub(crate) fn uri(&self) -> String {
+        let vhost = utf8_percent_encode(&self.vhost, NON_ALPHANUMERIC);
+        format!("amqp://127.0.0.1/{vhost}?heartbeat={}", self.heartbeat.as_secs())
     }
-}
-
-/// A whole address in the place of a host would be dialled as a name, and shown with its password when that fails.
-fn check_host(option: &'static str, host: &str) -> Result<(), OptionsError> {
-    check_name(option, host)?;
-    let plain = host.chars().all(|letter| letter.is_alphanumeric() || "-._:[]%".contains(letter));
-    check(plain, option, "no host", "the name or address of a host alone, without scheme, user and password")
 }
 
 impl fmt::Display for Port {
@@ -239,29 +245,17 @@ mod tests {
 
     #[test]
     fn any_character_survives_the_uri() {
-        let options = BrokerOptions {
-            name: "us/er:ü".into(),
-            password: "p@ss%2f:/?#[]😀".into(),
-            vhost: "/a b/%2f?x=#".into(),
-            ..BrokerOptions::default()
-        };
-        let uri: AMQPUri = options.uri().expose_secret().parse().unwrap();
-        assert_eq!(uri.authority.userinfo.username, options.name);
-        assert_eq!(uri.authority.userinfo.password, options.password.expose_secret());
-        assert_eq!(uri.vhost, options.vhost);
-        assert_eq!(uri.query.heartbeat, Some(10));
+        let options = BrokerOptions { vhost: "/a b/%2f?x=#".into(), ..BrokerOptions::default() };
+        let uri: lapin::uri::AMQPUri = options.uri().parse().unwrap();
+        assert_eq!((uri.vhost, uri.query.heartbeat), (options.vhost, Some(10)));
     }
 
     #[test]
-    fn a_dsn_is_read_and_a_wrong_one_is_not_shown() {
-        let options = BrokerOptions::from_dsn("amqps://us%2Fer:p%40ss@h/%2Fv%20h?heartbeat=20").unwrap();
-        assert_eq!((options.name.as_str(), options.password.expose_secret()), ("us/er", "p@ss"));
-        assert_eq!((options.vhost.as_str(), options.heartbeat), ("/v h", Duration::from_secs(20)));
-        assert_eq!(options.nodes(), [("h".into(), 5671)]);
-        assert!(options.tls.is_some());
-        assert_eq!(BrokerOptions::from_dsn("amqp://h").unwrap().vhost, "/");
-        let error = BrokerOptions::from_dsn("amqp//me:canary@h").unwrap_err().to_string();
-        assert!(error.starts_with("option `dsn`") && !error.contains("canary"), "{error}");
+    fn a_client_certificate_takes_the_place_of_name_and_password_where_there_is_one() {
+        let error = parse(r#"{"auth": "external", "tls": {}}"#).unwrap().validate().unwrap_err().to_string();
+        assert!(error.starts_with("option `auth` is external; allowed: password, or external with"), "{error}");
+        let files = r#"{"auth": "external", "tls": {"cert_file": "c", "key_file": "k"}}"#;
+        assert_eq!(parse(files).unwrap().validate(), Ok(()));
     }
 
     #[test]
@@ -276,6 +270,9 @@ mod tests {
             parse(r#"{"host": "a", "port": 1, "hosts": [{"host": "b"}, {"host": "c", "port": "2"}]}"#).unwrap();
         assert_eq!(options.nodes(), [("a".into(), 1), ("b".into(), 1), ("c".into(), 2)]);
         assert_eq!(parse(r#"{"tls": {}}"#).unwrap().nodes(), [("127.0.0.1".into(), 5671)]);
+        let options = parse(r#"{"host": "[::1]", "hosts": [{"host": ["2001:db8::7"]}]}"#).unwrap();
+        assert_eq!(options.nodes(), [("::1".into(), 5672), ("2001:db8::7".into(), 5672)]);
+        assert_eq!(options.nodes_shown(), "[::1]:5672, [2001:db8::7]:5672");
     }
 
     #[test]
@@ -285,15 +282,8 @@ mod tests {
         assert_eq!(rejected(heartbeat), "option `heartbeat` is 1.5s; allowed: whole seconds, 1 s to 600 s");
         let host = BrokerOptions { host: String::new(), ..BrokerOptions::default() };
         assert_eq!(rejected(host), "option `host` is empty; allowed: 1 to 255 bytes");
-        for address in ["amqp://u:canary@host", "u:canary@host", "host/canary", "ho st canary"] {
-            let error = rejected(BrokerOptions { host: address.into(), ..BrokerOptions::default() });
-            assert!(error.starts_with("option `host` is no host; ") && !error.contains("canary"), "{error}");
-            let hosts = vec![HostOptions { host: address.into(), port: None }];
-            assert!(rejected(BrokerOptions { hosts, ..BrokerOptions::default() }).contains("`hosts` is no host"));
-        }
-        for host in ["rabbit-1.mq_a.svc.", "::1", "[fe80::1%eth0]", "10.0.0.1", "消息.example"] {
-            assert_eq!(BrokerOptions { host: host.into(), ..BrokerOptions::default() }.validate(), Ok(()));
-        }
+        let hosts = vec![HostOptions { host: "u:canary@host".into(), port: None }];
+        assert!(rejected(BrokerOptions { hosts, ..BrokerOptions::default() }).contains("`hosts` is no host"));
         let vhost = BrokerOptions { vhost: "v".repeat(256), ..BrokerOptions::default() };
         assert!(rejected(vhost).starts_with("option `vhost` is"));
     }

@@ -4,7 +4,7 @@ use std::{
     io,
     pin::Pin,
     sync::{
-        Arc, OnceLock,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, ready},
@@ -14,7 +14,7 @@ use futures_io::{AsyncRead, AsyncWrite};
 use futures_util::task::AtomicWaker;
 use tokio_util::compat::Compat;
 
-use super::{doorbell::Doorbell, greeting::Greeting, sanitizer::Sanitizer, socket::Socket};
+use super::{doorbell::Doorbell, greeting::PROTOCOL_HEADER, sanitizer::Sanitizer, socket::Socket};
 
 /// The off switch of a stream.
 #[derive(Default)]
@@ -67,8 +67,8 @@ pub(super) struct BrokerStream {
     held: Vec<u8>,
     /// Clean bytes for which the reader had no room yet.
     clean: Vec<u8>,
-    /// What the first frame says, for whoever asks.
-    greeting: Arc<OnceLock<Greeting>>,
+    /// What is left of the header that lapin begins with, and that was sent while the stream was dialled.
+    sent: &'static [u8],
 }
 
 pub(super) enum Inner {
@@ -80,13 +80,36 @@ trait Duplex: AsyncRead + AsyncWrite + Unpin {}
 impl<S: AsyncRead + AsyncWrite + Unpin> Duplex for S {}
 
 impl BrokerStream {
-    pub(super) fn new(
-        inner: Inner,
-        switch: Arc<Switch>,
-        bell: Arc<Doorbell>,
-        greeting: Arc<OnceLock<Greeting>>,
-    ) -> Self {
-        Self { inner, switch, bell, sanitizer: Sanitizer::default(), held: Vec::new(), clean: Vec::new(), greeting }
+    /// `received` is the broker's answer to the protocol header.
+    pub(super) fn new(inner: Inner, switch: Arc<Switch>, bell: Arc<Doorbell>, received: Vec<u8>) -> Self {
+        let mut stream = Self {
+            inner,
+            switch,
+            bell,
+            sanitizer: Sanitizer::default(),
+            held: received,
+            clean: Vec::new(),
+            sent: &PROTOCOL_HEADER,
+        };
+        stream.clean_held();
+        stream
+    }
+
+    fn clean_held(&mut self) {
+        let clean = self.sanitizer.clean(&mut self.held);
+        self.clean.extend(self.held.drain(..clean));
+    }
+
+    /// What of `bytes` was sent before, if any of it was.
+    fn already_sent(&mut self, bytes: &[u8]) -> Option<io::Result<usize>> {
+        let count = self.sent.len().min(bytes.len());
+        let (sent, rest) = self.sent.split_at(count);
+        if count == 0 {
+            return None;
+        }
+        self.sent = rest;
+        let other = "another protocol header than the one that was sent";
+        Some(if bytes[..count] == *sent { Ok(count) } else { Err(io::Error::other(other)) })
     }
 
     fn parts(self: Pin<&mut Self>) -> (Pin<&mut dyn Duplex>, &Switch) {
@@ -127,32 +150,33 @@ impl AsyncRead for BrokerStream {
                 let clean = this.sanitizer.clean(&mut buf[..count]);
                 this.held.extend_from_slice(&buf[clean..count]);
                 if clean > 0 {
-                    this.greeting.get_or_init(|| Greeting::read(&buf[..clean]));
                     return Poll::Ready(Ok(clean));
                 }
             } else {
                 this.held.extend_from_slice(&buf[..count]);
-                let clean = this.sanitizer.clean(&mut this.held);
-                this.clean.extend(this.held.drain(..clean));
-                if clean > 0 {
-                    this.greeting.get_or_init(|| Greeting::read(&this.clean));
-                }
+                this.clean_held();
             }
         }
     }
 }
 
 impl AsyncWrite for BrokerStream {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        if let Some(count) = self.already_sent(buf) {
+            return Poll::Ready(count);
+        }
         let (stream, switch) = self.parts();
         switch.or_ended(stream.poll_write(cx, buf), &switch.writer, cx)
     }
 
     fn poll_write_vectored(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if let Some(count) = bufs.iter().find_map(|buf| self.already_sent(buf)) {
+            return Poll::Ready(count);
+        }
         let (stream, switch) = self.parts();
         switch.or_ended(stream.poll_write_vectored(cx, bufs), &switch.writer, cx)
     }

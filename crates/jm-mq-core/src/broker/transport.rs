@@ -12,7 +12,7 @@ use std::{
     net::SocketAddr,
     os::fd::{AsFd, AsRawFd},
     sync::{
-        Arc, Mutex, OnceLock, PoisonError, Weak,
+        Arc, Mutex, PoisonError, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
@@ -25,17 +25,13 @@ use async_rs::{
 };
 use futures_core::Stream;
 use futures_io::{AsyncRead, AsyncWrite};
-use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_util::compat::TokioAsyncReadCompatExt;
 
 use super::{
     Broker,
     doorbell::Doorbell,
     greeting::Greeting,
-    socket::Socket,
-    stream::{BrokerStream, Inner, Switch, ended},
+    node::{Arrival, Ends, Route},
+    stream::{BrokerStream, Switch, ended},
 };
 use crate::error::ConnectError;
 
@@ -58,8 +54,10 @@ struct Dialer {
     attempt: AtomicU64,
     abandoned: AtomicU64,
     /// Of the stream dialled last.
-    greeting: Mutex<Arc<OnceLock<Greeting>>>,
+    greeting: Mutex<Greeting>,
     bell: Mutex<Option<Arc<Doorbell>>>,
+    /// The address dialled last, until the connection over it has been opened.
+    suspect: Mutex<Option<SocketAddr>>,
 }
 
 impl Transport {
@@ -75,6 +73,7 @@ impl Transport {
             abandoned: AtomicU64::new(0),
             greeting: Mutex::default(),
             bell: Mutex::default(),
+            suspect: Mutex::default(),
         };
         Self { kit: Tokio::default().with_handle(broker.io_handle()), dialer: Arc::new(dialer) }
     }
@@ -93,7 +92,7 @@ impl Transport {
 
     /// What the server said of itself when the last connection began.
     pub(super) fn greeting(&self) -> Greeting {
-        lock(&self.dialer.greeting).get().cloned().unwrap_or_default()
+        lock(&self.dialer.greeting).clone()
     }
 
     /// Wakes the thread of the last connection.
@@ -123,6 +122,7 @@ pub(super) struct Attempt<'a> {
 impl Attempt<'_> {
     pub(super) fn succeeded(mut self) {
         self.open = false;
+        lock(&self.dialer.suspect).take();
         for switch in lock(&self.dialer.streams).iter().filter_map(Weak::upgrade) {
             switch.establish();
         }
@@ -138,79 +138,45 @@ impl Drop for Attempt<'_> {
     }
 }
 
-/// What a stream is reached by from outside.
-struct Ends {
-    switch: Arc<Switch>,
-    bell: Arc<Doorbell>,
-}
-
-impl Ends {
-    fn new() -> io::Result<Self> {
-        Ok(Self { switch: Arc::default(), bell: Arc::new(Doorbell::new()?) })
-    }
-}
-
 impl Dialer {
-    /// Tries each node once, starting with the next in turn, until one accepts, within the connect timeout.
+    /// Connects to the first node that greets as a broker, within the connect timeout.
     async fn dial(&self) -> io::Result<BrokerStream> {
         let attempt = self.attempt.load(Ordering::SeqCst);
-        let limit = self.broker.options().connect_timeout;
-        let deadline = Instant::now() + limit;
-        let first = self.next_node.fetch_add(1, Ordering::Relaxed);
-        let mut last = None;
-        for offset in 0..self.nodes.len() {
-            let (host, port) = &self.nodes[first.wrapping_add(offset) % self.nodes.len()];
-            // One silent node must not use up the time of the others.
-            let nodes_left = u32::try_from(self.nodes.len() - offset).unwrap_or(1);
-            let share = deadline.saturating_duration_since(Instant::now()) / nodes_left;
-            match self.dial_node(host, *port, share).await {
-                Ok((inner, ends)) => return self.register(inner, ends, attempt),
-                Err(error) => last = Some(error),
-            }
+        let greeted = self.greeted().await.and_then(|arrival| self.accepts_login(&arrival).map(|()| arrival));
+        let error = match greeted {
+            Ok(arrival) => return self.register(arrival, attempt),
+            Err(error) => error,
+        };
+        if matches!(error, ConnectError::Tls { .. }) {
+            self.broker.secrets().forget_authorities();
         }
-        let error = last.unwrap_or(ConnectError::Unreachable { hosts: String::new(), reason: "no node".into() });
         let text = error.to_string();
         *lock(&self.last_error) = Some(error);
         Err(io::Error::new(io::ErrorKind::ConnectionRefused, text))
     }
 
-    async fn dial_node(&self, host: &str, port: u16, limit: Duration) -> Result<(Inner, Ends), ConnectError> {
-        let address = format!("{host}:{port}");
-        let unreachable_node =
-            |error: &io::Error| ConnectError::Unreachable { hosts: address.clone(), reason: error.to_string() };
-        let connect = async {
-            let stream = TcpStream::connect((host, port)).await;
-            let stream = stream
-                .and_then(|stream| stream.set_nodelay(true).map(|()| stream))
-                .map_err(|error| unreachable_node(&error))?;
-            let ends = Ends::new().map_err(|error| unreachable_node(&error))?;
-            let stream = Socket::new(stream, self.broker.io_handle(), Arc::clone(&ends.bell), Arc::clone(&ends.switch));
-            let inner = match self.broker.tls() {
-                None => Inner::Plain(stream.compat()),
-                Some(config) => {
-                    let tls_error = |reason: String| ConnectError::Tls { host: address.clone(), reason };
-                    let expected = self.broker.options().tls.as_ref().and_then(|tls| tls.server_name.as_deref());
-                    let name = ServerName::try_from(expected.unwrap_or(host).to_owned())
-                        .map_err(|error| tls_error(error.to_string()))?;
-                    let stream = TlsConnector::from(config).connect(name, stream).await;
-                    stream.map(|stream| Inner::Tls(Box::new(stream.compat()))).map_err(|error| {
-                        // A reset is no verdict on certificates: a load balancer whose broker restarts does that.
-                        match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-                            Some(verdict) => tls_error(verdict.to_string()),
-                            None => unreachable_node(&error),
-                        }
-                    })?
-                }
-            };
-            Ok((inner, ends))
-        };
-        match tokio::time::timeout(limit, connect).await {
-            Ok(result) => result,
-            Err(_) => Err(ConnectError::Silent { hosts: address.clone(), after: limit, doing: "connecting" }),
-        }
+    async fn greeted(&self) -> Result<Arrival, ConnectError> {
+        let limit = self.broker.options().connect_timeout;
+        // Ours ends before the limit of the whole attempt, since it knows what it waits for.
+        let deadline = Instant::now() + limit.mul_f64(0.95);
+        self.broker.refresh_secrets(deadline).await;
+        let suspect = *lock(&self.suspect);
+        let first = self.next_node.fetch_add(1, Ordering::Relaxed);
+        Route { broker: &self.broker, limit, deadline: deadline.into(), suspect }.to_any(&self.nodes, first).await
     }
 
-    fn register(&self, inner: Inner, Ends { switch, bell }: Ends, attempt: u64) -> io::Result<BrokerStream> {
+    /// A broker that does not offer our way of login would close the connection without a reason.
+    fn accepts_login(&self, arrival: &Arrival) -> Result<(), ConnectError> {
+        let options = self.broker.options();
+        let (wanted, offered) = (options.auth.mechanism(), &arrival.greeting.mechanisms);
+        if offered.is_empty() || offered.iter().any(|mechanism| mechanism == wanted) {
+            return Ok(());
+        }
+        Err(ConnectError::refused(options, format!("it does not offer {wanted}, but {}", offered.join(", "))))
+    }
+
+    fn register(&self, arrival: Arrival, attempt: u64) -> io::Result<BrokerStream> {
+        let Arrival { address, inner, ends: Ends { switch, bell }, frame, greeting } = arrival;
         let mut streams = lock(&self.streams);
         streams.retain(|stream| stream.strong_count() > 0);
         streams.push(Arc::downgrade(&switch));
@@ -218,10 +184,10 @@ impl Dialer {
         if attempt <= self.abandoned.load(Ordering::SeqCst) {
             return Err(ended());
         }
-        let greeting = Arc::<OnceLock<_>>::default();
-        *lock(&self.greeting) = Arc::clone(&greeting);
+        *lock(&self.suspect) = Some(address);
+        *lock(&self.greeting) = greeting;
         *lock(&self.bell) = Some(Arc::clone(&bell));
-        Ok(BrokerStream::new(inner, switch, bell, greeting))
+        Ok(BrokerStream::new(inner, switch, bell, frame))
     }
 
     fn end_streams(&self, which: impl Fn(&Switch) -> bool) {

@@ -14,6 +14,8 @@ use tokio::{sync::watch, task::JoinSet};
 use super::{
     ConsumerState, DrainReport, Shared, Stop, backlog,
     handoff::Order,
+    queue::Queue,
+    report::Reports,
     subscription::{Drained, Subscription, SubscriptionEnd},
     worker::Worker,
 };
@@ -21,7 +23,7 @@ use crate::{
     backoff::{ReconnectBackoff, jittered},
     broker::{ConnectionPool, PooledConnection},
     error::ConnectError,
-    options::DeadLetter,
+    options::{ConsumerOptions, DeadLetter},
     topology::{self, Topology},
 };
 
@@ -77,7 +79,7 @@ impl Supervisor {
     async fn supervise(&self) -> Drained {
         let options = &self.shared.options;
         let mut backoff = ReconnectBackoff::new(options.reconnect_delay, options.reconnect_max_delay);
-        let mut reported = String::new();
+        let mut reports = Reports::default();
         loop {
             let opened = tokio::select! {
                 biased;
@@ -91,7 +93,7 @@ impl Supervisor {
                 }
                 Ok(group) => {
                     let since = Instant::now();
-                    reported.clear();
+                    reports.clear();
                     self.set_state(ConsumerState::Ready);
                     tracing::info!(
                         queue = &*self.shared.queue,
@@ -114,7 +116,7 @@ impl Supervisor {
             };
             let fatal = error.is_fatal();
             let delay = if fatal { jittered(options.refused_delay) } else { backoff.next_delay() };
-            self.report(&error, reason, delay, &mut reported);
+            reports.report(&self.shared.queue, &error, reason, delay);
             self.set_state(ConsumerState::Waiting { error });
             tokio::select! {
                 () = self.stop.requested() => return Drained::default(),
@@ -126,7 +128,11 @@ impl Supervisor {
     /// Connects, declares, and registers every worker's consumer.
     async fn open(&self) -> Result<Group, ConnectError> {
         let connection = self.connections.get().await?;
-        match self.subscribe(&connection).await {
+        let subscribed = match self.has_channels(&connection) {
+            Ok(()) => self.subscribe(&connection).await,
+            Err(error) => Err(error),
+        };
+        match subscribed {
             Ok((queue, subscriptions)) => Ok(Group { connection: Arc::new(connection), queue, subscriptions }),
             Err(error) => {
                 // It may be half dead. The next attempt has a new one, perhaps to another node.
@@ -136,13 +142,26 @@ impl Supervisor {
         }
     }
 
+    /// A channel for each worker, and one to declare and then to look at the queue.
+    fn has_channels(&self, connection: &PooledConnection) -> Result<(), ConnectError> {
+        let (allowed, needed) = (connection.configuration().channel_max(), self.shared.options.concurrency + 1);
+        // 0 is no limit.
+        if allowed == 0 || needed <= usize::from(allowed) {
+            return Ok(());
+        }
+        Err(ConnectError::TooFewChannels { allowed, needed, option: "consumer.concurrency" })
+    }
+
     async fn subscribe(&self, connection: &PooledConnection) -> Result<(ShortString, Vec<Subscription>), ConnectError> {
-        let queue = self.declare(connection).await?;
         let shared = &self.shared;
+        let name = self.declare(connection).await?;
+        let server = self.connections.server_properties();
+        let examine = Queue::examine(connection, name.clone(), &server);
+        let queue = Arc::new(shared.within_rpc_timeout("asking for the queue's type", examine).await?);
         let opening = shared.handoffs.iter().enumerate().map(|(index, handoff)| {
-            Subscription::open(Arc::clone(shared), Arc::clone(handoff), connection, &queue, index)
+            Subscription::open(Arc::clone(shared), Arc::clone(handoff), connection, Arc::clone(&queue), index)
         });
-        Ok((queue.clone(), try_join_all(opening).await?))
+        Ok((name, try_join_all(opening).await?))
     }
 
     async fn declare(&self, connection: &PooledConnection) -> Result<ShortString, ConnectError> {
@@ -168,20 +187,6 @@ impl Supervisor {
         metrics.consumer_ready.set(f64::from(u8::from(matches!(state, ConsumerState::Ready))));
         metrics.draining.set(f64::from(u8::from(matches!(state, ConsumerState::Draining))));
         self.state.send_replace(state);
-    }
-
-    /// Once for each different error, until the consumer has been ready again.
-    fn report(&self, error: &ConnectError, reason: &'static str, delay: Duration, reported: &mut String) {
-        let queue = &*self.shared.queue;
-        let text = error.to_string();
-        if *reported == text {
-            tracing::debug!(queue, reason, error = text, retry_in = ?delay, "still not consuming");
-        } else if error.is_fatal() {
-            tracing::error!(queue, reason, error = text, retry_in = ?delay, "cannot consume until somebody mends this; trying again slowly");
-        } else {
-            tracing::warn!(queue, reason, error = text, retry_in = ?delay, "not consuming; reconnecting");
-        }
-        *reported = text;
     }
 }
 
@@ -210,7 +215,9 @@ impl Group {
         }
         // In a set, so that it ends with this future, however that ends.
         let mut watching = JoinSet::new();
-        watching.spawn(backlog::watch(Arc::clone(&supervisor.shared), Arc::clone(&self.connection), self.queue));
+        let (shared, connection) = (Arc::clone(&supervisor.shared), Arc::clone(&self.connection));
+        let registered = running.len();
+        watching.spawn(async move { backlog::watch(&shared, &connection, &self.queue, registered).await });
 
         let mut drained = Drained::default();
         let mut lost = None;
@@ -221,6 +228,17 @@ impl Group {
                 () = supervisor.stop.requested(), if !matches!(*supervisor.state.borrow(), ConsumerState::Draining) => {
                     supervisor.set_state(ConsumerState::Draining);
                     order(Order::Drain);
+                    continue;
+                }
+                Some(forgotten) = watching.join_next() => {
+                    // While it drains, its consumers are cancelled one by one.
+                    if supervisor.stop.is_requested() || lost.is_some() {
+                        continue;
+                    }
+                    let text = forgotten.map_or_else(|error| error.to_string(), |forgotten| forgotten.to_string());
+                    lost = Some(("forgotten", text));
+                    supervisor.set_state(ConsumerState::Connecting);
+                    order(Order::End);
                     continue;
                 }
             };
@@ -235,8 +253,12 @@ impl Group {
                 Some(Ok(SubscriptionEnd::Cancelled)) => {
                     lost.get_or_insert((
                         "cancelled",
-                        "the broker cancelled the consumer; was the queue deleted?".to_owned(),
+                        "the broker cancelled the consumer: its queue was deleted, or the queue's node is down"
+                            .to_owned(),
                     ));
+                }
+                Some(Ok(SubscriptionEnd::TimedOut)) => {
+                    lost.get_or_insert_with(|| ("timeout", timed_out(&supervisor.shared.options)));
                 }
                 Some(Ok(SubscriptionEnd::Lost(error))) => drop(lost.get_or_insert(("lost", error))),
                 Some(Err(error)) => drop(lost.get_or_insert(("panic", error.to_string()))),
@@ -260,6 +282,15 @@ impl Group {
             _ => GroupEnd::Drained(drained),
         }
     }
+}
+
+fn timed_out(options: &ConsumerOptions) -> String {
+    let limit = options.consumer_timeout;
+    format!(
+        "the broker cancelled the consumer, since it held a delivery for longer than its consumer_timeout ({limit:?} here; \
+         `rabbitmqctl environment` shows the broker's); set both to the same value, or lower handler_timeout, \
+         max_retry_attempts or prefetch_per_worker; handlers must not block their thread"
+    )
 }
 
 impl Shared {

@@ -9,12 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 
 use super::{Shared, handoff::Handoff, kept::KeptResult};
 use crate::{
     context::{CancelWhenDropped, Cancellation, Context},
-    envelope::Work,
+    envelope::{Past, Work},
     handler::{Answers, Retry},
     metrics::TypeMetrics,
     retry::{self, RunFailure, Runs},
@@ -68,6 +69,16 @@ impl Worker {
             }
             EarlierRun::Ended(KeptResult::Settled) => delivery.done(),
         }
+    }
+}
+
+/// Why a message is not run again, with the last error of those returns that a copy tells of.
+fn poison(past: &Past, max_deliveries: u64) -> String {
+    let crashes = past.all_crashes();
+    let lost = format!("{crashes} consumers were lost while they held it, more than max_deliveries ({max_deliveries})");
+    match &past.last_error {
+        Some(error) => format!("{lost}; the last error of its {} returns, which do not count: {error}", past.returns),
+        None => lost,
     }
 }
 
@@ -130,12 +141,8 @@ impl InHand<'_> {
         let Shared { options, router, policy, .. } = &*self.worker.shared;
         let envelope = &self.work.envelope;
         let unrun = |kind, text: String| Conclusion::Failed(Failure::unrun(kind, text));
-        if envelope.delivery_count() > options.max_deliveries {
-            let (count, limit) = (envelope.delivery_count(), options.max_deliveries);
-            return unrun(
-                FailureKind::Poison,
-                format!("given out {count} times before, more than max_deliveries ({limit})"),
-            );
+        if envelope.past.is_poison(options.max_deliveries) {
+            return unrun(FailureKind::Poison, poison(&envelope.past, options.max_deliveries));
         }
         if self.work.body.len() > options.max_body_bytes {
             let (size, limit) = (self.work.body.len(), options.max_body_bytes);
@@ -144,7 +151,10 @@ impl InHand<'_> {
         let Some((_, route)) = router.route(envelope.message_type()) else {
             return unrun(FailureKind::UnknownType, unknown_type(envelope.message_type()));
         };
-        retry::run(policy, &RunsOf { delivery: self, route: &**route }).await
+        match route.decoded(envelope.properties(), &self.work.body, options.max_body_bytes) {
+            Ok(body) => retry::run(policy, &RunsOf { delivery: self, route: &**route, body }).await,
+            Err(error) => unrun(error.kind, format!("the body cannot be read: {}", error.text)),
+        }
     }
 }
 
@@ -152,11 +162,13 @@ impl InHand<'_> {
 struct RunsOf<'a> {
     delivery: &'a InHand<'a>,
     route: &'a dyn Route,
+    /// As the route takes it.
+    body: Bytes,
 }
 
 impl Runs for RunsOf<'_> {
     async fn once(&self, attempt: u32) -> Result<Answers, RunFailure> {
-        let Self { delivery: InHand { worker, metrics, work, runs }, route } = self;
+        let Self { delivery: InHand { worker, metrics, work, runs, .. }, route, body } = self;
         runs.store(attempt, Ordering::Relaxed);
         let limit = worker.shared.policy.run_limit;
         let cancellation = Arc::<Cancellation>::default();
@@ -165,7 +177,7 @@ impl Runs for RunsOf<'_> {
         let started = Instant::now();
         let context =
             Context::new(Arc::clone(&work.envelope), attempt, limit.map(|limit| started + limit), cancellation);
-        let result = retry::guard(limit, started.into(), route.run(work.body.clone(), context.clone())).await;
+        let result = retry::guard(limit, started.into(), route.run(body.clone(), context.clone())).await;
         let seconds = match &result {
             Ok(_) => &metrics.ok_seconds,
             Err(RunFailure::Error { retry: Retry::Never, .. }) => &metrics.permanent_seconds,

@@ -123,6 +123,20 @@ pub(crate) fn one_worker() -> ConsumerOptions {
     ConsumerOptions { concurrency: 1, ..quick() }
 }
 
+/// Lets a queue's process do nothing for so long: what is published to it gets no confirm, on a connection that lives.
+pub(crate) async fn hold_up(node: &RabbitNode, vhost: &Vhost, queue: &str, time: Duration) {
+    let hold_up = format!(
+        "{{ok, Queue}} = rabbit_amqqueue:lookup({{resource, <<\"{}\">>, queue, <<\"{queue}\">>}}),
+         Pid = amqqueue:get_pid(Queue),
+         ok = sys:suspend(Pid),
+         spawn(fun() -> timer:sleep({}), sys:resume(Pid) end),
+         ok",
+        vhost.name,
+        time.as_millis()
+    );
+    node.eval(&hold_up).await.unwrap();
+}
+
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     let Ok(value) = tokio::time::timeout(LIMIT, future).await else { panic!("not within {LIMIT:?}: {what}") };
     value
@@ -136,9 +150,14 @@ pub(crate) async fn not_ready(running: &RunningConsumer) {
 
 /// Waits until the consumer has given up for now, and returns why.
 pub(crate) async fn waiting(running: &RunningConsumer) -> ConnectError {
+    waits_with(running, |_| true).await
+}
+
+/// Waits until the consumer has given up for now with such an error, and returns it.
+pub(crate) async fn waits_with(running: &RunningConsumer, wanted: impl Fn(&ConnectError) -> bool) -> ConnectError {
     let mut states = running.states();
-    let state =
-        within("waiting", states.wait_for(|state| matches!(state, ConsumerState::Waiting { .. }))).await.unwrap();
+    let is_wanted = |state: &ConsumerState| matches!(state, ConsumerState::Waiting { error } if wanted(error));
+    let state = within("waiting", states.wait_for(is_wanted)).await.unwrap();
     match &*state {
         ConsumerState::Waiting { error } => error.clone(),
         other => unreachable!("{other:?}"),
@@ -322,6 +341,25 @@ pub(crate) fn logs() -> &'static Mutex<Vec<u8>> {
             .init();
         buffer
     })
+}
+
+/// Waits until a consumer has failed to start three times, and asserts that only the first failure is an error in the log,
+/// for an operator, and that none counts as one that passes.
+pub(crate) async fn is_reported_once(queue: &str) {
+    let lines = |text: &str| {
+        let log = String::from_utf8(logs().lock().unwrap().clone()).unwrap();
+        let queue = format!("queue=\"{queue}\"");
+        log.lines().filter(|line| line.contains(text) && line.contains(&queue)).count()
+    };
+    within("three attempts", async {
+        let mut ticks = tokio::time::interval(Duration::from_millis(20));
+        while lines("still not consuming") < 2 {
+            ticks.tick().await;
+        }
+    })
+    .await;
+    let reported = (lines("cannot consume until an operator corrects this"), lines("not consuming; reconnecting"));
+    assert_eq!(reported, (1, 0), "{queue}");
 }
 
 struct Lines(&'static Mutex<Vec<u8>>);
