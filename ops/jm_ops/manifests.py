@@ -26,6 +26,7 @@ KUBERNETES = "1.37"
 # Where scripts/install-ops-tools has put them.
 TOOLS = Path(os.environ["JM_OPS_TOOLS"])
 _K8S = ROOT / "k8s"
+_PAGE = ROOT / "docs" / "operations.md"
 _SCHEMAS = ROOT / "ops" / "schemas"
 _MODELLED = ("keda.sh/v1alpha1", "monitoring.coreos.com/v1")
 # Seconds to close connections (1), the publisher (2), and to send reports (2), with room; see docs/operations.md.
@@ -177,6 +178,42 @@ def discovered(documents: list[dict]) -> Iterator[str]:
             yield f"{name_of(document)} pulls images without a Secret"
 
 
+def secrets(documents: list[dict], page: str) -> Iterator[str]:
+    """docs/operations.md lists every Secret that something needs, and says of those that users are imported from which label
+    they bear: the Topology Operator refuses a User without it."""
+    imported = {one["spec"]["importCredentialsSecret"]["name"] for one in documents if one["kind"] == "User"}
+    needed = imported | {name for document in documents for name in _secrets(document)}
+    listed: dict[str, bool] = {}
+    labelled = False
+    for row in re.findall(r"^ *\| (.*?) \|", page[page.index("| Secret | keys |") :], re.MULTILINE):
+        if row.startswith("**"):
+            labelled = 'rabbitmq.com/topology-operator: "true"' in row
+        listed |= dict.fromkeys(re.findall(r"`([a-z-]+)`", row), labelled) if "rabbitmq.com/" not in row else {}
+        if row.startswith("in `dev` alone"):
+            break
+    yield from (f"docs/operations.md does not list the Secret {name}" for name in sorted(needed - listed.keys()))
+    for name in sorted(imported & listed.keys()):
+        if not listed[name]:
+            yield f"docs/operations.md does not say that {name} bears the Topology Operator's label"
+
+
+def _secrets(document: dict) -> Iterator[str]:
+    match document["kind"]:
+        case "Deployment":
+            for volume in document["spec"]["template"]["spec"].get("volumes", []):
+                if "secret" in volume:
+                    yield volume["secret"]["secretName"]
+                yield from (
+                    one["secret"]["name"] for one in volume.get("projected", {}).get("sources", []) if "secret" in one
+                )
+        case "RabbitmqCluster":
+            yield document["spec"]["tls"]["secretName"]
+        case "TriggerAuthentication":
+            yield from (one["name"] for one in document["spec"]["secretTargetRef"])
+        case "ServiceAccount":
+            yield from (one["name"] for one in document.get("imagePullSecrets", []))
+
+
 def patches(tree: Path = _K8S) -> Iterator[str]:
     """A patch whose target nothing fits is valid and does nothing. Each is replaced by one that must fail if it reaches
     anything, so that kustomize itself says what a target fits."""
@@ -194,10 +231,9 @@ def _with_storage(tree: Path) -> Iterator[Path]:
         shutil.copytree(tree, copy)
         shutil.copytree(ROOT / "config", Path(folder) / "config")
         kustomization = copy / "overlays/production/kustomization.yaml"
-        text = kustomization.read_text()
-        if (tree / "components/storage").exists():
-            text = text.replace("components:\n", "components:\n  - ../../components/storage\n", 1)
-        kustomization.write_text(text)
+        document = yaml.safe_load(kustomization.read_text())
+        document["components"].append("../../components/storage")
+        kustomization.write_text(yaml.dump(document))
         yield copy
 
 
@@ -383,6 +419,7 @@ def main() -> int:
         built[overlay.name] = build(overlay)
     for name, documents in built.items():
         count += len(documents)
+        wrong += [f"{name}: {mistake}" for mistake in secrets(documents, _PAGE.read_text())]
         for check in (schemas, selectors, reached, scaled, hardened):
             wrong += [f"{name}: {mistake}" for mistake in check(documents)]
         if name != "dev":

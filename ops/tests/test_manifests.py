@@ -94,6 +94,20 @@ class Planted(unittest.TestCase):
                 [f"overlays/production/kustomization.yaml: a patch reaches nothing: {by_label}"],
             )
 
+    def test_a_secret_that_the_topology_operator_would_refuse_is_told(self):
+        page = (ROOT / "docs/operations.md").read_text()
+        self.assertEqual(list(manifests.secrets(self.documents, page)), [])
+        without = page.replace(
+            '**imported by the Topology Operator: with the label** `rabbitmq.com/topology-operator: "true"`',
+            "**others**",
+        )
+        self.assert_found(
+            manifests.secrets(self.documents, without),
+            "does not say that llm-worker-rabbitmq bears the Topology Operator's label",
+        )
+        self.of("User")["spec"]["importCredentialsSecret"]["name"] = "llm"
+        self.assert_found(manifests.secrets(self.documents, page), "does not list the Secret llm")
+
     def test_a_broker_that_may_lose_two_nodes_at_once_is_found(self):
         self.of("PodDisruptionBudget", "rabbitmq")["spec"]["maxUnavailable"] = 2
         self.assert_found(manifests.brokers(self.documents), "RabbitmqCluster rabbitmq has no PodDisruptionBudget")

@@ -18,6 +18,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import pika
+
 from jm_ops import manifests
 from jm_ops.scenario.broker import Broker
 from jm_ops.scenario.cluster import Stand
@@ -123,11 +125,8 @@ class Incident:
         producer = Producer(self.broker)
         producer.note()
         until("record in the database", 60, lambda: "Monday" in self.database.content())
-        self.engine.fails = {"chat"}
-        producer.chats(DEAD_LETTERS)
-        until("dead letters", 60, lambda: self._dead() >= DEAD_LETTERS)
-        self.engine.fails = set()
         producer.close()
+        self._fail()
 
     def end(self) -> None:
         for one in self.fleet.values():
@@ -144,6 +143,8 @@ class Incident:
                 kept = self._topology(), self.database.content()
             if "exec -i rabbitmq-server-0 -- tee" in command:
                 self._destroy()
+            if command.startswith("jm dead drop"):
+                self._fail()  # those before have been put back
             begun = time.monotonic()
             done = subprocess.run(
                 ["bash", "-euo", "pipefail", "-c", f"{functions}\n{command}"],
@@ -159,6 +160,15 @@ class Incident:
             yield "nothing was saved"
         elif kept != (self._topology(), self.database.content()):
             yield "what was restored is not what was saved"
+
+    def _fail(self) -> None:
+        """Tasks that the engine answers with an error as often as they are tried."""
+        self.engine.fails = {"chat"}
+        producer = Producer(self.broker)
+        producer.chats(DEAD_LETTERS)
+        producer.close()
+        until("dead letters", 60, lambda: self._dead() >= DEAD_LETTERS)
+        self.engine.fails = set()
 
     def _start(self, name: str) -> None:
         database = {"JM_DATABASE__URL": self.database.url} if name == "record-event-worker" else {}
@@ -209,10 +219,10 @@ class Incident:
         return {name: sorted(str(one) for one in found[name] if "amq.gen" not in str(one)) for name in lists}
 
     def _dead(self) -> int:
-        return int(self.broker.queue("jm.llm.dead").get("messages", 0)) if self._declared() else 0
-
-    def _declared(self) -> bool:
-        return any(one["name"] == "jm.llm.dead" for one in self.broker.api("GET", "queues/%2F"))
+        """Asked by AMQP: the management API's figures are seconds old."""
+        user = pika.PlainCredentials(*self.broker.admin)
+        with pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", self.broker.amqp, credentials=user)) as one:
+            return int(one.channel().queue_declare("jm.llm.dead", passive=True).method.message_count)
 
 
 def main() -> int:

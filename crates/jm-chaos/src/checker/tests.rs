@@ -273,6 +273,27 @@ fn a_message_that_could_be_done_is_no_dead_letter() {
 }
 
 #[test]
+fn a_copy_takes_a_messages_place_in_its_queue_once_it_is_confirmed() {
+    let id = answering(Queue::Work);
+    let returned = |early: bool, copies: u64| {
+        let mut history = History::of(Queue::Work);
+        history.published(id).delivered(id, 1).run(id, 1, Outcome::Retryable);
+        if early {
+            history.settled(1, Settlement::Ack);
+        }
+        (1..=copies).for_each(|number| _ = history.written(id, false, number).confirmed(number));
+        if !early {
+            history.settled(1, Settlement::Ack);
+        }
+        broken(&history.done(id, 9).end())
+    };
+    assert_eq!(returned(false, 1), []);
+    assert_eq!(returned(true, 1), [Invariant::AckLast]);
+    assert_eq!(returned(false, 0), [Invariant::RepeatsExplained, Invariant::AckLast]);
+    assert_eq!(returned(false, 2), [Invariant::RepeatsExplained]);
+}
+
+#[test]
 fn poison_that_only_went_back_or_crashed_too_seldom_is_found() {
     let id = answering(Queue::Poison);
     let poison = |crashes: u64, returns: u64| {
