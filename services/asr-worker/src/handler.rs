@@ -93,7 +93,7 @@ impl Transcriber {
     ) -> Result<Transcription, EngineError> {
         let mut whole = Transcription::default();
         // Those that are still to come, the next one last.
-        let mut pieces: Vec<(Duration, Audio)> = audio.pieces(self.longest_piece()).collect();
+        let mut pieces: Vec<(Duration, Audio)> = audio.pieces(self.longest_piece());
         pieces.reverse();
         while let Some((offset, piece)) = pieces.pop() {
             let hints = TranscriptionHints {
@@ -108,7 +108,8 @@ impl Transcriber {
                     self.learnt_piece.fetch_min(u64::try_from(half.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
                     tracing::warn!(longest = ?half, "the server takes shorter pieces than engine.max_piece and \
                         engine.max_upload_bytes allow; lower them");
-                    let mut halves: Vec<_> = piece.pieces(half).map(|(later, half)| (offset + later, half)).collect();
+                    let halves = piece.pieces(half).into_iter().map(|(later, half)| (offset + later, half));
+                    let mut halves: Vec<_> = halves.collect();
                     halves.reverse();
                     pieces.append(&mut halves);
                 }
