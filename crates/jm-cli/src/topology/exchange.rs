@@ -9,7 +9,7 @@ use super::{
     mend::{self, Remedy, quoted},
 };
 use crate::{
-    amqp::{self, Mismatch, NOT_FOUND, PRECONDITION_FAILED},
+    amqp::{self, ACCESS_REFUSED, Mismatch, NOT_FOUND, PRECONDITION_FAILED, Refusal},
     configuration::ConfiguredWorker,
     failure::Failure,
     management::ExchangeInfo,
@@ -29,7 +29,19 @@ pub(super) async fn inspect(
     let finding = |state, text: String| Finding::new(OBJECT, exchange, state, text);
     let kind = worker.topology.exchange_kind;
     let wanted = format!("{}, durable, no arguments", word(kind));
-    match declare(inspection, exchange, kind, true).await? {
+    let told = match inspection.management {
+        None => Ok(None),
+        Some(management) => management.exchange(exchange).await,
+    };
+    let there = match (declare(inspection, exchange, kind, true).await?, &told) {
+        // From RabbitMQ 4.2.6 on AMQP tells of an exchange only to users with a permission on it.
+        (Err(refusal), Ok(Some(_))) if refusal.code == ACCESS_REFUSED => Ok(()),
+        (Err(refusal), Ok(None)) if refusal.code == ACCESS_REFUSED && inspection.management.is_some() => {
+            Err(Refusal { code: NOT_FOUND, ..refusal })
+        }
+        (there, _) => there,
+    };
+    match there {
         Err(refusal) if refusal.code == NOT_FOUND => {
             let missing = finding(State::Missing, format!("is not there; wanted: {wanted}"));
             return Ok(Some(missing.mended_by(mend::missing(worker))));
@@ -45,10 +57,6 @@ pub(super) async fn inspect(
         Ok(()) => (None, None),
         Err(refusal) if refusal.code == PRECONDITION_FAILED => (Mismatch::read(&refusal.text), None),
         Err(refusal) => (None, Some(refusal)),
-    };
-    let told = match inspection.management {
-        None => Ok(None),
-        Some(management) => management.exchange(exchange).await,
     };
     let differences = together(
         mismatch.as_ref(),
@@ -76,7 +84,7 @@ pub(super) async fn declare(
     exchange: &str,
     kind: ExchangeKind,
     passive: bool,
-) -> Result<Result<(), amqp::Refusal>, Failure> {
+) -> Result<Result<(), Refusal>, Failure> {
     let name = amqp::short(exchange)?;
     let kind = match kind {
         ExchangeKind::Direct => LapinKind::Direct,

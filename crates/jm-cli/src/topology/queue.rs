@@ -8,7 +8,7 @@ use super::{
     mend::{self, Remedy, quoted},
 };
 use crate::{
-    amqp::{self, Count, Mismatch, PRECONDITION_FAILED, RESOURCE_LOCKED},
+    amqp::{self, ACCESS_REFUSED, Count, Mismatch, PRECONDITION_FAILED, RESOURCE_LOCKED},
     configuration::ConfiguredWorker,
     failure::Failure,
     management::QueueInfo,
@@ -23,7 +23,21 @@ pub(super) async fn inspect(
     queue: &str,
 ) -> Result<Finding, Failure> {
     let finding = |state, text: String| Finding::new(OBJECT, queue, state, text);
-    match amqp::count(inspection.connection, queue).await? {
+    let told = match inspection.management {
+        None => Ok(None),
+        Some(management) => management.queue(queue).await,
+    };
+    let counted = match (amqp::count(inspection.connection, queue).await?, &told) {
+        // From RabbitMQ 4.2.6 on AMQP tells of a queue only to users with a permission on it.
+        (Count::Refused(refusal), Ok(Some(_))) if refusal.code == ACCESS_REFUSED => {
+            Count::Of { ready: 0, consumers: 0 }
+        }
+        (Count::Refused(refusal), Ok(None)) if refusal.code == ACCESS_REFUSED && inspection.management.is_some() => {
+            Count::Absent
+        }
+        (counted, _) => counted,
+    };
+    match counted {
         Count::Absent => {
             let missing = finding(State::Missing, format!("is not there; wanted: {WANTED}"));
             return Ok(missing.mended_by(mend::missing(worker)));
@@ -43,10 +57,6 @@ pub(super) async fn inspect(
         Ok(()) => (None, None),
         Err(refusal) if refusal.code == PRECONDITION_FAILED => (Mismatch::read(&refusal.text), None),
         Err(refusal) => (None, Some(refusal)),
-    };
-    let told = match inspection.management {
-        None => Ok(None),
-        Some(management) => management.queue(queue).await,
     };
     let is_told = matches!(told, Ok(Some(_)));
     // RabbitMQ 4 writes the type of every queue down as an argument, and virtual hosts may have another default type than

@@ -231,7 +231,9 @@ async fn who_looks_in_kubernetes_sees_all_but_dead_letters_and_changes_nothing()
         &["replay", QUEUE],
         &["drop", QUEUE, "--yes"],
     ] {
-        let refused = said(user.jm(), ["dead"].iter().chain(command)).await;
+        // Until the management API reports the queue's policy, a look is refused for another reason.
+        let ask = async || Ok(said(user.jm(), ["dead"].iter().chain(command)).await);
+        let refused = ground::told_at_last(ask, |refused| refused.err.contains("to read it")).await.unwrap();
         assert_eq!((refused.code, refused.err.lines().count()), (69, 1), "{command:?}: {refused:?}");
         assert!(refused.err.contains("grant the user permission to read it"), "{command:?}: {refused:?}");
     }
