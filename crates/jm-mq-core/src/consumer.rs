@@ -5,7 +5,6 @@ pub(crate) mod dead_letter;
 mod flusher;
 mod handoff;
 mod kept;
-mod report;
 mod settle;
 mod subscription;
 mod supervisor;

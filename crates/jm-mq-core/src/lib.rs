@@ -77,6 +77,7 @@ mod context;
 pub mod dead_letters;
 mod envelope;
 mod error;
+mod error_kinds;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod handler;
@@ -98,6 +99,7 @@ pub use consumer::{Consumer, ConsumerState, DrainReport, RunningConsumer};
 pub use context::Context;
 pub use envelope::Envelope;
 pub use error::{ConnectError, OptionsError, PublishError, TimeoutCause};
+pub use error_kinds::ErrorKinds;
 pub use handler::{Answers, Handler, HandlerError, Permanent};
 /// The client library's types for properties and headers.
 pub use lapin::{

@@ -19,7 +19,8 @@ async fn a_name_whose_first_address_is_silent_is_no_reason_not_to_consume() {
     let _silent = TcpListener::bind(("127.0.7.9", vhost.port)).unwrap();
     fs::write(&hosts, "127.0.7.9 rabbit.test\n127.0.0.1 rabbit.test\n").unwrap();
     fs::write(&switch, "hosts: files\n").unwrap();
-    let worker = worker_with(&[(&hosts, HOSTS), (&switch, SWITCH)]).vhost(&vhost).env("JM_RABBITMQ__HOST", "rabbit.test");
+    let worker =
+        worker_with(&[(&hosts, HOSTS), (&switch, SWITCH)]).vhost(&vhost).env("JM_RABBITMQ__HOST", "rabbit.test");
     let worker = worker.start().await.unwrap();
     worker.wait_ready(LIMIT).await.unwrap();
     send(&vhost, "1", r#"{"name":"Ada"}"#).await;
