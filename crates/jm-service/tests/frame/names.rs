@@ -1,8 +1,9 @@
 //! Names that the system looks up: with several addresses, and without an answer.
 
-use std::{fs, net::TcpListener, os::unix::fs::OpenOptionsExt as _, time::Instant};
+use std::{fs, net::TcpListener, time::Instant};
 
-use nix::{fcntl::OFlag, sys::stat::Mode, unistd::mkfifo};
+use jm_testkit::WorkerProcess;
+use nix::{sys::stat::Mode, unistd::mkfifo};
 
 use crate::support::{LIMIT, ready, send, vhost, worker_with};
 
@@ -32,33 +33,26 @@ async fn lookups_that_hang_do_not_keep_a_drained_process_for_a_second() {
     let vhost = vhost().await;
     let folder = tempfile::tempdir().unwrap();
     let (hosts, switch) = (folder.path().join("hosts"), folder.path().join("switch"));
-    // Whoever opens it to read waits for a writer, and then for what it writes.
+    // Opening it to read waits for a writer, for ever.
     mkfifo(&hosts, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
     fs::write(&switch, "hosts: files\n").unwrap();
     let worker = || worker_with(&[(&hosts, HOSTS), (&switch, SWITCH)]).env("JM_CONSUMER__DRAIN_TIMEOUT", "100ms");
-    // The broker's name, and one that a handler looks up.
-    for named in [true, false] {
-        let worker = match named {
-            true => worker().env("JM_RABBITMQ__HOST", "rabbit.test").start().await.unwrap(),
-            false => ready(worker().vhost(&vhost)).await,
-        };
-        if !named {
-            send(&vhost, "1", r#"{"name":"Ada","host":"engine.test"}"#).await;
-        }
-        let looked_up = async {
-            loop {
-                // Possible once there is a reader.
-                match fs::OpenOptions::new().write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(&hosts) {
-                    Ok(writer) => break writer,
-                    Err(_) => tokio::task::yield_now().await,
-                }
-            }
-        };
-        let _writer = tokio::time::timeout(LIMIT, looked_up).await.unwrap();
-        worker.terminate().unwrap();
-        worker.wait_for_log("drained", LIMIT).await.unwrap();
-        let drained = Instant::now();
-        assert_eq!(worker.wait(LIMIT).await.unwrap().code(), Some(0));
-        assert!(drained.elapsed().as_millis() < 1000, "{:?}", drained.elapsed());
-    }
+
+    let of_broker = worker().env("JM_RABBITMQ__HOST", "rabbit.test").env("JM_RABBITMQ__CONNECT_TIMEOUT", "100ms");
+    let of_broker = of_broker.start().await.unwrap();
+    of_broker.wait_for_log("did not answer within 100ms while looking up its address", LIMIT).await.unwrap();
+    exits_within_a_second(of_broker).await;
+
+    let of_handler = ready(worker().vhost(&vhost)).await;
+    send(&vhost, "1", r#"{"name":"Ada","host":"engine.test"}"#).await;
+    of_handler.wait_for_log("greeting", LIMIT).await.unwrap();
+    exits_within_a_second(of_handler).await;
+}
+
+async fn exits_within_a_second(worker: WorkerProcess) {
+    worker.terminate().unwrap();
+    worker.wait_for_log("drained", LIMIT).await.unwrap();
+    let drained = Instant::now();
+    assert_eq!(worker.wait(LIMIT).await.unwrap().code(), Some(0));
+    assert!(drained.elapsed().as_millis() < 1000, "{:?}", drained.elapsed());
 }
