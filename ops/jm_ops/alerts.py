@@ -24,6 +24,7 @@ class Alert:
     description: str
     why: str
     labels: dict[str, str] = field(default_factory=dict)
+    keep_firing_for: str = ""
 
     @property
     def page(self) -> str:
@@ -35,6 +36,7 @@ class Alert:
             "alert": self.name,
             "expr": self.expr,
             "for": self.for_,
+            **({"keep_firing_for": self.keep_firing_for} if self.keep_firing_for else {}),
             "labels": {"severity": self.severity, **self.labels},
             "annotations": {
                 "summary": self.summary,
@@ -46,24 +48,29 @@ class Alert:
 
 # A record is searchable within a quarter of an hour, or users ask where it is.
 WAIT = 900
+# However it came about, and even if it gets shorter: users have given up.
+LONG_WAIT = 3600
 # Of the broker's consumer_timeout: a message this old is on its last chance to be settled by this replica.
 OLD = 0.8
 
 
 def alerts(workers: list[Worker]) -> list[Alert]:
     return [
-        *_backlog(),
+        *_backlog(workers),
         *[_no_consumer(worker) for worker in workers],
         *_consumers(),
         *_failures(),
         *_oldest(),
         *_broker(),
         *[_drain(worker) for worker in workers],
-        *_process(),
+        *_process(workers),
     ]
 
 
-def _backlog() -> list[Alert]:
+def _backlog(workers: list[Worker]) -> list[Alert]:
+    queues = "|".join(worker.queue.replace(".", "[.]") for worker in workers)
+    succeeded = promql.increase("jm_mq_deliveries_total", "30m", 'outcome="ack"')
+    failed = promql.increase("jm_mq_deliveries_total", "30m", 'outcome="dead_letter"')
     return [
         Alert(
             name="JmMqBacklogGrowing",
@@ -73,7 +80,34 @@ def _backlog() -> list[Alert]:
             summary="{{ $labels.queue }}: the backlog grows, and a new task waits {{ $value | humanizeDuration }}",
             description="More arrives than is finished. The wait is the backlog over the rate of the last ten minutes.",
             why="A wait, not a count: a hundred messages are a second of record events and hours of transcription.",
-        )
+        ),
+        Alert(
+            name="JmMqLongWait",
+            expr=f"{promql.wait('30m')} < +Inf > {LONG_WAIT}",
+            for_="15m",
+            severity="warning",
+            summary="{{ $labels.queue }}: a new task waits {{ $value | humanizeDuration }}",
+            description="The backlog over the rate of the last half hour. It may get shorter, and is hours long all the same.",
+            why="An hour, whether it grows or not: what is made up for within an hour after an outage is left alone.",
+        ),
+        Alert(
+            name="JmMqNothingFinished",
+            expr=f"({promql.waiting(queues)} unless ({promql.finished('30m')} > 0)) > 0",
+            for_="15m",
+            severity="critical",
+            summary="{{ $labels.queue }}: {{ $value }} messages wait, and none has been finished for half an hour",
+            description="Replicas hang, or there are none. Nothing is worked on.",
+            why="Half an hour is the broker's consumer_timeout: no run takes longer. Counted by the broker where nobody runs.",
+        ),
+        Alert(
+            name="JmMqNothingSucceeds",
+            expr=f"({failed} unless ({succeeded} > 0)) > 1",
+            for_="15m",
+            severity="critical",
+            summary="{{ $labels.queue }}: of the last half hour's tasks every one is a dead letter, {{ $value | humanize }} of them",
+            description="Its backlog is short, since failing is quick. No note is finished.",
+            why="Two at least, so that a single bad task of a quiet queue is a warning and no more.",
+        ),
     ]
 
 
@@ -125,6 +159,15 @@ def _failures() -> list[Alert]:
             summary="{{ $labels.queue }}: {{ $value | humanize }} messages were dead-lettered in ten minutes: {{ $labels.kind }}",
             description="Each is a user's note that stays unfinished until somebody puts it back.",
             why="None is normal. Every kind is counted from 0 on, so that the first one shows as an increase.",
+        ),
+        Alert(
+            name="JmMqDeadLettersLie",
+            expr=f"{promql.dead('10m')} > 0",
+            for_="1h",
+            severity="warning",
+            summary="{{ $labels.queue }}: {{ $value }} dead letters have been lying there for an hour or longer",
+            description="It ends when the queue is empty: they are put back, or dropped by whoever knows that they can never succeed.",
+            why="An hour to mend and put back. By the broker's count, since the workers only tell what arrives.",
         ),
         Alert(
             name="JmMqRetryStorm",
@@ -190,9 +233,10 @@ def _broker() -> list[Alert]:
             expr=f"{unpublished} > 3",
             for_="0m",
             severity="critical",
-            summary="{{ $value | humanize }} publishes to {{ $labels.exchange }} ended as {{ $labels.outcome }}",
+            summary="{{ $value | humanize }} publishes to {{ $labels.exchange }} were {{ $labels.outcome }}",
             description="Work is done and cannot be handed on. It is kept, and done again after a restart.",
-            why="One that is tried again may be a node's restart; more than three are a cause of their own.",
+            why="One that is tried again may be a node's restart; more than three are a cause of their own. Replies, which "
+            "anybody may ask for at any address, are not among them.",
         ),
         Alert(
             name="JmMqLostAcks",
@@ -220,15 +264,30 @@ def _drain(worker: Worker) -> Alert:
     )
 
 
-def _process() -> list[Alert]:
+def _process(workers: list[Worker]) -> list[Alert]:
+    # In Kubernetes the job is the worker, in docker-compose.yml there is one for all.
+    jobs = "|".join(["jm-mq", *(worker.name for worker in workers)])
     return [
         Alert(
             name="JmMqProcessRestarts",
-            expr="changes(process_start_time_seconds[15m]) * on (namespace, instance) group_left (queue) (jm_mq_workers >= bool 0) > 3",
+            expr="changes(process_start_time_seconds[15m]) * on (namespace, instance) group_left (queue) (jm_mq_workers >= bool 0) > 1",
             for_="0m",
+            keep_firing_for="10m",
             severity="critical",
-            summary="{{ $labels.instance }} ({{ $labels.queue }}) started {{ $value }} times in a quarter of an hour",
-            description="The process ends by itself: out of memory, a wrong configuration, or a message that kills it.",
-            why="Deploying again within a quarter of an hour makes new pods, not new starts of one.",
-        )
+            summary="{{ $labels.instance }} ({{ $labels.queue }}) has ended by itself {{ $value }} times in a quarter of an hour",
+            description="It runs out of memory, has a wrong configuration, or a message kills it.",
+            why="Once is an eviction's or a node's. Twice is a loop, whose starts are soon five minutes apart: so it is told at the "
+            "second one, and kept for two of those pauses. Deploying again makes new pods, not new starts of one.",
+        ),
+        Alert(
+            name="JmMqReplicaDown",
+            expr=f'up{{job=~"{jobs}"}} == 0',
+            for_="3m",
+            keep_firing_for="10m",
+            severity="warning",
+            summary="{{ $labels.instance }} ({{ $labels.job }}) does not answer",
+            description="It ends before anybody sees it start, hangs, or its node is away.",
+            why="A start that ends within seconds is never scraped, and its process never counted. Three minutes are more than a start "
+            "takes; kept like the restarts, since between two pauses it may answer once.",
+        ),
     ]

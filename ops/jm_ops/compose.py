@@ -22,7 +22,7 @@ _COMPOSE = TOOLS / "programs/usr/libexec/docker/cli-plugins/docker-compose"
 PROFILES = ("http", "embedded")
 
 
-def services(profile: str, env_file: str) -> dict[str, Any]:
+def configuration(profile: str, env_file: str) -> dict[str, Any]:
     done = subprocess.run(
         [_COMPOSE, "--file", ROOT / "docker-compose.yml", "--env-file", env_file, "config", "--format", "json"],
         env={"PATH": os.environ["PATH"], "HOME": os.environ["HOME"], "COMPOSE_PROFILES": profile},
@@ -30,7 +30,12 @@ def services(profile: str, env_file: str) -> dict[str, Any]:
         text=True,
         check=True,
     )
-    found: dict[str, Any] = json.loads(done.stdout)["services"]
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def services(profile: str, env_file: str) -> dict[str, Any]:
+    found: dict[str, Any] = configuration(profile, env_file)["services"]
     return found
 
 

@@ -1,4 +1,4 @@
-"""Writes dashboards and alerts; with `--check` it only tells which files are stale, and ends with 1 if any is."""
+"""Writes dashboards, alerts, and what brokers without operators are given; with `--check` it only tells which files are stale, and ends with 1 if any is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import yaml
 
 from jm_ops.alerts import Alert, alerts
+from jm_ops.brokers import definitions, settings
 from jm_ops.dashboards import dashboards
 from jm_ops.workers import ROOT, workers
 
@@ -39,6 +40,10 @@ def files() -> dict[str, str]:
     written = {
         "ops/prometheus/alerts.yaml": _yaml(_groups(rules)),
         f"{monitoring}/alerts.yaml": _yaml(resource),
+        "ops/rabbitmq/rabbitmq.conf": settings(),
+        "ops/rabbitmq/definitions.json": definitions(with_permissions=False),
+        "k8s/overlays/dev/broker/rabbitmq.conf": settings(),
+        "k8s/overlays/dev/broker/definitions.json": definitions(with_permissions=True),
     }
     for name, text in dashboards(known).items():
         written[f"{monitoring}/dashboards/{name}.json"] = text
@@ -60,7 +65,7 @@ def main() -> int:
             target.write_text(text)
             print(f"wrote {path}")
     if check and not stale:
-        print(f"dashboards and alerts: {len(files())} files are what their source says")
+        print(f"dashboards, alerts and brokers: {len(files())} files are what their source says")
     return 1 if stale else 0
 
 

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import jsonschema
@@ -25,6 +26,7 @@ KUBERNETES = "1.37"
 # Where scripts/install-ops-tools has put them.
 TOOLS = Path(os.environ["JM_OPS_TOOLS"])
 _K8S = ROOT / "k8s"
+_PAGE = ROOT / "docs" / "operations.md"
 _SCHEMAS = ROOT / "ops" / "schemas"
 _MODELLED = ("keda.sh/v1alpha1", "monitoring.coreos.com/v1")
 # Seconds to close connections (1), the publisher (2), and to send reports (2), with room; see docs/operations.md.
@@ -73,6 +75,11 @@ def selectors(documents: list[dict]) -> Iterator[str]:
     """A selector that is empty, or that fits others' pods too, is valid and does harm."""
     deployments = {document["metadata"]["name"]: document for document in documents if document["kind"] == "Deployment"}
     labels = {name: document["spec"]["template"]["metadata"]["labels"] for name, document in deployments.items()}
+    labels |= {
+        one["metadata"]["name"]: {"app.kubernetes.io/name": one["metadata"]["name"]}
+        for one in documents
+        if one["kind"] == "RabbitmqCluster"
+    }
     for document in documents:
         if document["kind"] not in ("Deployment", "PodDisruptionBudget"):
             continue
@@ -106,6 +113,152 @@ def reached(documents: list[dict]) -> Iterator[str]:
                     yield f"{name_of(document)} is about nobody"
 
 
+def scaled(documents: list[dict]) -> Iterator[str]:
+    """Who applies a number of replicas that an autoscaler owns, undoes its scaling, each time."""
+    deployments = {one["metadata"]["name"]: one for one in documents if one["kind"] == "Deployment"}
+    for document in documents:
+        if document["kind"] not in ("ScaledObject", "HorizontalPodAutoscaler"):
+            continue
+        name = document["spec"]["scaleTargetRef"]["name"]
+        if name not in deployments:
+            yield f"{name_of(document)} scales {name}, and there is no such Deployment"
+        elif "replicas" in deployments[name]["spec"]:
+            yield f"Deployment {name} has replicas, which {name_of(document)} owns"
+
+
+def brokers(documents: list[dict]) -> Iterator[str]:
+    """A node that is drained does not take a quorum queue's majority."""
+    budgets = [one["spec"] for one in documents if one["kind"] == "PodDisruptionBudget"]
+    for cluster in (one for one in documents if one["kind"] == "RabbitmqCluster"):
+        pods = {"app.kubernetes.io/name": cluster["metadata"]["name"]}
+        if not any(one["selector"].get("matchLabels") == pods and one.get("maxUnavailable") == 1 for one in budgets):
+            yield f"{name_of(cluster)} has no PodDisruptionBudget of one pod at a time"
+
+
+def encrypted(documents: list[dict]) -> Iterator[str]:
+    """Whoever speaks to the broker by this project's programs does so by TLS, and may not do otherwise."""
+    for document in (one for one in documents if one["kind"] == "Deployment"):
+        container = document["spec"]["template"]["spec"]["containers"][0]
+        named = [source["configMapRef"]["name"] for source in container["envFrom"] if "configMapRef" in source]
+        given: dict[str, str] = {}
+        for one in documents:
+            if one["kind"] == "ConfigMap" and one["metadata"]["name"] in named:
+                given |= one["data"]
+        authority = Path(given.get("JM_RABBITMQ__TLS__CA_FILE", ""))
+        if str(authority.parent) not in {mount["mountPath"] for mount in container["volumeMounts"]}:
+            yield f"{name_of(document)} does not trust an authority that is mounted, or speaks no TLS to the broker"
+    for document in (one for one in documents if one["kind"] == "RabbitmqCluster"):
+        if "tls" not in document["spec"]:
+            yield f"{name_of(document)} has no certificate"
+    for document in (one for one in documents if name_of(one) == "NetworkPolicy rabbitmq"):
+        for rule in document["spec"]["ingress"]:
+            ours = any("component" in str(peer) or "name: jm" in str(peer) for peer in rule["from"])
+            if ours and any(port["port"] == 5672 for port in rule.get("ports", [])):
+                yield f"{name_of(document)} lets ours in without TLS"
+
+
+def discovered(documents: list[dict]) -> Iterator[str]:
+    """What the Prometheus operator chooses by its label has it, and each alert's link is an address."""
+    for document in (one for one in documents if one["apiVersion"] == "monitoring.coreos.com/v1"):
+        if not document["metadata"].get("labels", {}).get("release"):
+            yield f"{name_of(document)} has no label `release`"
+        for group in document["spec"].get("groups", []):
+            for rule in group["rules"]:
+                if not rule["annotations"]["runbook_url"].startswith("https://"):
+                    yield f"{rule['alert']}: its runbook_url is {rule['annotations']['runbook_url']}"
+    for document in (one for one in documents if one["kind"] == "TriggerAuthentication"):
+        spec = document["spec"]
+        name = next((one["name"] for one in spec.get("configMapTargetRef", []) if one["parameter"] == "host"), "")
+        hosts = [one["data"]["host"] for one in documents if name_of(one) == f"ConfigMap {name}"]
+        namespace = document["metadata"]["namespace"]
+        if not hosts or f".{namespace}.svc" not in hosts[0]:
+            yield f"{name_of(document)}: its host is not to be found from KEDA's own namespace: {hosts}"
+    for document in (one for one in documents if one["kind"] == "ServiceAccount"):
+        if not document.get("imagePullSecrets"):
+            yield f"{name_of(document)} pulls images without a Secret"
+
+
+def secrets(documents: list[dict], page: str) -> Iterator[str]:
+    """docs/operations.md lists every Secret that something needs, and says of those that users are imported from which label
+    they bear: the Topology Operator refuses a User without it."""
+    imported = {one["spec"]["importCredentialsSecret"]["name"] for one in documents if one["kind"] == "User"}
+    needed = imported | {name for document in documents for name in _secrets(document)}
+    listed: dict[str, bool] = {}
+    labelled = False
+    for row in re.findall(r"^ *\| (.*?) \|", page[page.index("| Secret | keys |") :], re.MULTILINE):
+        if row.startswith("**"):
+            labelled = 'rabbitmq.com/topology-operator: "true"' in row
+        listed |= dict.fromkeys(re.findall(r"`([a-z-]+)`", row), labelled) if "rabbitmq.com/" not in row else {}
+        if row.startswith("in `dev` alone"):
+            break
+    yield from (f"docs/operations.md does not list the Secret {name}" for name in sorted(needed - listed.keys()))
+    for name in sorted(imported & listed.keys()):
+        if not listed[name]:
+            yield f"docs/operations.md does not say that {name} bears the Topology Operator's label"
+
+
+def _secrets(document: dict) -> Iterator[str]:
+    match document["kind"]:
+        case "Deployment":
+            for volume in document["spec"]["template"]["spec"].get("volumes", []):
+                if "secret" in volume:
+                    yield volume["secret"]["secretName"]
+                yield from (
+                    one["secret"]["name"] for one in volume.get("projected", {}).get("sources", []) if "secret" in one
+                )
+        case "RabbitmqCluster":
+            yield document["spec"]["tls"]["secretName"]
+        case "TriggerAuthentication":
+            yield from (one["name"] for one in document["spec"]["secretTargetRef"])
+        case "ServiceAccount":
+            yield from (one["name"] for one in document.get("imagePullSecrets", []))
+
+
+def patches(tree: Path = _K8S) -> Iterator[str]:
+    """A patch whose target nothing fits is valid and does nothing. Each is replaced by one that must fail if it reaches
+    anything, so that kustomize itself says what a target fits."""
+    for path in sorted(tree.rglob("kustomization.yaml")):
+        for index, one in enumerate(yaml.safe_load(path.read_text()).get("patches", [])):
+            if "target" in one and not _reaches(tree, path, index):
+                yield f"{path.relative_to(tree)}: a patch reaches nothing: {one['target']}"
+
+
+@contextmanager
+def _with_storage(tree: Path) -> Iterator[Path]:
+    """Production with the components that no overlay here has, in a copy of the tree."""
+    with tempfile.TemporaryDirectory(prefix="jm-ops-") as folder:
+        copy = Path(folder) / "k8s"
+        shutil.copytree(tree, copy)
+        shutil.copytree(ROOT / "config", Path(folder) / "config")
+        kustomization = copy / "overlays/production/kustomization.yaml"
+        document = yaml.safe_load(kustomization.read_text())
+        document["components"].append("../../components/storage")
+        kustomization.write_text(yaml.dump(document))
+        yield copy
+
+
+def _reaches(tree: Path, path: Path, index: int) -> bool:
+    with _with_storage(tree) as copy:
+        kustomization = copy / path.relative_to(tree)
+        document = yaml.safe_load(kustomization.read_text())
+        # Others first would hide it: they fail where it has changed what they look at.
+        document["patches"] = [
+            {
+                "target": document["patches"][index]["target"],
+                "patch": '[{"op": "test", "path": "/kind", "value": "none"}]',
+            }
+        ]
+        kustomization.write_text(yaml.dump(document))
+        for overlay in sorted((copy / "overlays").iterdir()):
+            try:
+                build(overlay)
+            except RuntimeError as error:
+                if "testing value /kind failed" not in str(error):
+                    raise
+                return True
+    return False
+
+
 def hardened(documents: list[dict]) -> Iterator[str]:
     """The pod security standard `restricted`, a read-only root, no token, limits."""
     for document in (one for one in documents if one["kind"] == "Deployment"):
@@ -117,7 +270,8 @@ def hardened(documents: list[dict]) -> Iterator[str]:
             "automountServiceAccountToken: false": spec.get("automountServiceAccountToken") is False,
             "no host's namespaces": not any(spec.get(key) for key in ("hostNetwork", "hostPID", "hostIPC")),
             "volumes of the standard": all(
-                {"configMap", "emptyDir", "projected", "secret"} & volume.keys() for volume in spec.get("volumes", [])
+                {"configMap", "emptyDir", "persistentVolumeClaim", "projected", "secret"} & volume.keys()
+                for volume in spec.get("volumes", [])
             ),
         }
         for container in spec["containers"] + spec.get("initContainers", []):
@@ -257,18 +411,23 @@ def _rename(source: Path, target: Path) -> None:
 
 
 def main() -> int:
-    wrong: list[str] = [*components(), *sixth_worker()]
+    wrong: list[str] = [*components(), *sixth_worker(), *patches()]
     count = 0
+    with _with_storage(_K8S) as tree:
+        built = {"production with storage": build(tree / "overlays/production")}
     for overlay in sorted((_K8S / "overlays").iterdir()):
-        documents = build(overlay)
+        built[overlay.name] = build(overlay)
+    for name, documents in built.items():
         count += len(documents)
-        for check in (schemas, selectors, reached, hardened):
-            wrong += [f"{overlay.name}: {mistake}" for mistake in check(documents)]
-        if overlay.name == "production":
-            wrong += [f"{overlay.name}: {mistake}" for mistake in (*of_workers(documents), *operators(documents))]
+        wrong += [f"{name}: {mistake}" for mistake in secrets(documents, _PAGE.read_text())]
+        for check in (schemas, selectors, reached, scaled, hardened):
+            wrong += [f"{name}: {mistake}" for mistake in check(documents)]
+        if name != "dev":
+            for check in (of_workers, operators, brokers, encrypted, discovered):
+                wrong += [f"{name}: {mistake}" for mistake in check(documents)]
     # The other autoscaler is in no overlay.
     hpa = list(_documents(_K8S / "components/hpa/autoscalers.yaml", "HorizontalPodAutoscaler"))
-    wrong += [f"hpa: {mistake}" for mistake in schemas(hpa)]
+    wrong += [f"hpa: {mistake}" for mistake in (*schemas(hpa), *scaled([*build(_K8S / "base"), *hpa]))]
     for mistake in wrong:
         print(mistake, file=sys.stderr)
     if not wrong:

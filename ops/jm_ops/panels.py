@@ -364,7 +364,8 @@ def _broker(where: str) -> Row:
         [
             Panel(
                 "Reconnects by reason",
-                "Good: none. `lost`: network or broker; `cancelled`: the queue was deleted or its node left; `panic`: a defect.",
+                "Good: none. `lost`: network or broker; `cancelled`: the queue was deleted or its node left; `timeout`: a message was "
+                "held longer than consumer_timeout; `forgotten`: the broker lost its consumers; `panic`: a defect.",
                 [
                     Query(
                         promql.increase("jm_mq_reconnects_total", "5m", where, by="queue, reason"),
@@ -420,6 +421,12 @@ def _broker(where: str) -> Row:
                         "{{exchange}} {{outcome}}",
                     )
                 ],
+                unit="mps",
+            ),
+            Panel(
+                "Replies by how they ended",
+                "Good: all confirmed. All others are dropped and their tasks done; `invalid`: somebody asks at an address that the broker fails over.",
+                [Query(f"sum by (outcome) (rate(jm_mq_replies_total[{WINDOW}]) {here})", "{{outcome}}")],
                 unit="mps",
             ),
             Panel(

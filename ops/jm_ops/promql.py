@@ -21,6 +21,18 @@ def backlog(where: str = "") -> str:
     return f"max by ({QUEUE}) ({ready} and on ({REPLICA}) ({select('jm_mq_consumer_ready', where)} == 1))"
 
 
+def waiting(queues: str) -> str:
+    """Messages that wait, as the broker tells it of itself, also where no replica runs; or else as the replicas do."""
+    told = select("rabbitmq_detailed_queue_messages_ready", f'queue=~"{queues}"')
+    return f"(max by ({QUEUE}) ({told}) or {backlog()})"
+
+
+def dead(window: str) -> str:
+    """Messages in dead-letter queues, in hand or not. A node that restarts tells nothing for a moment."""
+    lying = select("rabbitmq_detailed_queue_messages", 'queue=~".+[.]dead"')
+    return f"max by ({QUEUE}) (max_over_time({lying}[{window}]))"
+
+
 def slope(window: str, where: str = "") -> str:
     """How much the backlog grows, in messages a second."""
     return f"deriv(({backlog(where)})[{window}:30s])"

@@ -4,6 +4,7 @@ import copy
 import tempfile
 import unittest
 
+import yaml
 from jm_ops import compose
 from jm_ops.workers import ROOT
 
@@ -53,6 +54,18 @@ class Planted(unittest.TestCase):
     def test_a_missing_memory_limit_is_told(self):
         del self.known["grafana"]["deploy"]["resources"]
         self.assert_told("grafana has no memory limit")
+
+    def test_the_broker_is_given_its_policies_and_its_user(self):
+        targets = {one["target"] for one in self.known["rabbitmq"]["volumes"]}
+        self.assertIn("/etc/rabbitmq/definitions/20-jm-mq.json", targets)
+        (user,) = self.known["rabbitmq"]["configs"]
+        self.assertEqual(user["target"], "/etc/rabbitmq/definitions/10-user.json")
+
+    def test_prometheus_tells_alertmanager(self):
+        prometheus = yaml.safe_load((ROOT / "ops/prometheus/prometheus.yaml").read_text())
+        (manager,) = prometheus["alerting"]["alertmanagers"]
+        (target,) = manager["static_configs"][0]["targets"]
+        self.assertIn(target.split(":")[0], self.known)
 
 
 if __name__ == "__main__":

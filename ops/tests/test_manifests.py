@@ -1,8 +1,12 @@
 """The checks find what they are there for: each mistake is planted into the real resources."""
 
 import copy
+import shutil
+import tempfile
 import unittest
+from pathlib import Path
 
+import yaml
 from jm_ops import manifests
 from jm_ops.workers import ROOT
 
@@ -28,9 +32,13 @@ class Planted(unittest.TestCase):
             manifests.schemas,
             manifests.selectors,
             manifests.reached,
+            manifests.scaled,
             manifests.hardened,
             manifests.of_workers,
             manifests.operators,
+            manifests.brokers,
+            manifests.encrypted,
+            manifests.discovered,
         ):
             self.assertEqual(list(check(self.documents)), [])
         self.assertEqual([*manifests.components(), *manifests.sixth_worker()], [])
@@ -54,6 +62,80 @@ class Planted(unittest.TestCase):
     def test_an_unknown_field_is_refused_in_a_permission(self):
         self.of("Permission")["spec"]["permission"] = {}
         self.assert_found(manifests.schemas(self.documents), "Permission llm-worker")
+
+    def test_a_deployment_that_keda_scales_and_that_has_replicas_is_found(self):
+        self.of("Deployment")["spec"]["replicas"] = 2
+        self.assert_found(
+            manifests.scaled(self.documents), "llm-worker has replicas, which ScaledObject llm-worker owns"
+        )
+
+    def test_a_deployment_that_an_hpa_scales_and_that_has_replicas_is_found(self):
+        scaler = self.of("ScaledObject")
+        scaler["kind"] = "HorizontalPodAutoscaler"
+        self.of("Deployment")["spec"]["replicas"] = 2
+        self.assert_found(manifests.scaled(self.documents), "which HorizontalPodAutoscaler llm-worker owns")
+
+    def test_an_autoscaler_of_nobody_is_found(self):
+        self.of("ScaledObject")["spec"]["scaleTargetRef"]["name"] = "llm"
+        self.assert_found(manifests.scaled(self.documents), "ScaledObject llm-worker scales llm, and there is no such")
+
+    def test_a_patch_that_reaches_nothing_is_found(self):
+        with tempfile.TemporaryDirectory() as folder:
+            tree = Path(folder) / "k8s"
+            shutil.copytree(ROOT / "k8s", tree)
+            production = tree / "overlays/production/kustomization.yaml"
+            document = yaml.safe_load(production.read_text())
+            # The label is the pods', and not the Deployments' own.
+            by_label = {"kind": "Deployment", "labelSelector": "app.kubernetes.io/component=worker"}
+            document["patches"] = [{"target": by_label, "patch": '[{"op": "remove", "path": "/spec/replicas"}]'}]
+            production.write_text(yaml.dump(document))
+            self.assertEqual(
+                list(manifests.patches(tree)),
+                [f"overlays/production/kustomization.yaml: a patch reaches nothing: {by_label}"],
+            )
+
+    def test_a_secret_that_the_topology_operator_would_refuse_is_told(self):
+        page = (ROOT / "docs/operations.md").read_text()
+        self.assertEqual(list(manifests.secrets(self.documents, page)), [])
+        without = page.replace(
+            '**imported by the Topology Operator: with the label** `rabbitmq.com/topology-operator: "true"`',
+            "**others**",
+        )
+        self.assert_found(
+            manifests.secrets(self.documents, without),
+            "does not say that llm-worker-rabbitmq bears the Topology Operator's label",
+        )
+        self.of("User")["spec"]["importCredentialsSecret"]["name"] = "llm"
+        self.assert_found(manifests.secrets(self.documents, page), "does not list the Secret llm")
+
+    def test_a_broker_that_may_lose_two_nodes_at_once_is_found(self):
+        self.of("PodDisruptionBudget", "rabbitmq")["spec"]["maxUnavailable"] = 2
+        self.assert_found(manifests.brokers(self.documents), "RabbitmqCluster rabbitmq has no PodDisruptionBudget")
+
+    def test_a_program_without_tls_to_the_broker_is_found(self):
+        self.pod()["containers"][0]["volumeMounts"].pop()
+        self.assert_found(manifests.encrypted(self.documents), "Deployment llm-worker does not trust")
+        del self.of("RabbitmqCluster", "rabbitmq")["spec"]["tls"]
+        self.assert_found(manifests.encrypted(self.documents), "RabbitmqCluster rabbitmq has no certificate")
+        self.of("NetworkPolicy", "rabbitmq")["spec"]["ingress"][0]["ports"].append({"port": 5672})
+        self.assert_found(manifests.encrypted(self.documents), "lets ours in without TLS")
+
+    def test_what_the_prometheus_operator_does_not_choose_is_found(self):
+        del self.of("PodMonitor", "rabbitmq")["metadata"]["labels"]
+        self.assert_found(manifests.discovered(self.documents), "PodMonitor rabbitmq has no label `release`")
+
+    def test_an_alert_whose_link_leads_nowhere_is_found(self):
+        rule = self.of("PrometheusRule", "jm-mq")["spec"]["groups"][0]["rules"][0]
+        rule["annotations"]["runbook_url"] = "docs/runbooks.md#backlog-growing"
+        self.assert_found(manifests.discovered(self.documents), "its runbook_url is docs/runbooks.md")
+
+    def test_an_address_that_keda_does_not_resolve_is_found(self):
+        self.of("ConfigMap", "keda-rabbitmq")["data"]["host"] = "http://rabbitmq:15672/%2f"
+        self.assert_found(manifests.discovered(self.documents), "not to be found from KEDA's own namespace")
+
+    def test_an_image_that_is_pulled_without_a_secret_is_found(self):
+        del self.of("ServiceAccount")["imagePullSecrets"]
+        self.assert_found(manifests.discovered(self.documents), "ServiceAccount llm-worker pulls images without")
 
     def test_an_empty_selector_fits_every_pod(self):
         self.of("PodDisruptionBudget")["spec"]["selector"] = {}

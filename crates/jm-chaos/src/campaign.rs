@@ -39,15 +39,15 @@ type Keepers = Arc<BTreeMap<u8, Keeper>>;
 /// Runs a campaign on a broker of its own, and leaves its history in `folder` with the logs of processes and nodes.
 /// Returns a search for the secrets that it made up, which has not searched anything yet.
 pub async fn run(options: &Options, plan: &Plan, folder: &Path) -> Result<LeakSearch> {
-    options.say(format_args!("starting {} broker node(s)", plan.brokers));
-    let ground = Ground::prepare(plan.brokers).await?;
+    options.say(format_args!("starting {}", plan.setting));
+    let ground = Ground::prepare(plan.setting).await?;
     run_on(Arc::new(ground), options, plan, folder).await
 }
 
 /// Runs a campaign on this ground.
 pub async fn run_on(ground: Arc<Ground>, options: &Options, plan: &Plan, folder: &Path) -> Result<LeakSearch> {
     let log = Arc::new(Log::buffered(&folder.join("campaign.history")).context("could not write the history")?);
-    let scene = Scene::set(options, plan.seed, &ground, folder, Arc::clone(&log))?;
+    let scene = Scene::set(options, plan, &ground, folder, Arc::clone(&log))?;
     let mut keepers = BTreeMap::new();
     for &slot in &options.cast {
         keepers.insert(slot, Keeper::start(&scene, slot).await?);
@@ -59,7 +59,7 @@ pub async fn run_on(ground: Arc<Ground>, options: &Options, plan: &Plan, folder:
 
     let watch = Watch::start(Arc::clone(&ground), Arc::clone(&keepers), Arc::clone(&log), options.progress(plan));
     let began = Instant::now();
-    injector::inject(options, plan, &ground, &keepers, &log, began).await?;
+    injector::inject(options, plan, &scene, &ground, &keepers, began).await?;
     tokio::time::sleep_until(began + Duration::from_secs(plan.seconds)).await;
 
     options.say(format_args!("faults are over; emptying the queues"));

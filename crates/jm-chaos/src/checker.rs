@@ -1,4 +1,4 @@
-//! Reads a history from its beginning to its end, and says which of the ten invariants held.
+//! Reads a history from its beginning to its end, and says which of the eleven invariants held.
 //!
 //! One pass in the order of time. In memory are the messages (some 200 bytes each, so 200 MB for a million), the
 //! connections with what is unsettled on them, and the acks of the last half minute; never the history itself.

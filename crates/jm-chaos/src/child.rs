@@ -59,6 +59,10 @@ pub struct Job {
     pub history: PathBuf,
     /// Whether exchanges and queues exist and are not to be declared: quorum queues.
     pub declared: bool,
+    /// Whether its worker has `nack_requeue`, whatever its queue.
+    pub requeue: bool,
+    /// While this file is there, what the handlers depend on is away.
+    pub outage: PathBuf,
     /// Messages a second of all publishers together.
     pub rate: u32,
     /// What it is to do wrong, in the checker's own tests.

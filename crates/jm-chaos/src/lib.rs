@@ -3,7 +3,7 @@
 //! Publishers and workers are processes of their own that use `jm-mq-core` as the services do. Faults are drawn from a
 //! seed before anything starts. What happens is recorded by witnesses outside the core: a tap that reads the AMQP
 //! frames between each process and the broker, the handlers themselves, and the campaign. The checker then reads the
-//! history and says which of the ten invariants held.
+//! history and says which of the eleven invariants held.
 //!
 //! In reading order: [`message`] (what each message is called and asks for), [`cast`] (who takes part), [`plan`] (what
 //! will be done to whom), `child` (the processes), `tap` and [`history`] (the record), `campaign` (the course of it),

@@ -27,6 +27,41 @@ pub struct Fault {
     pub size: u64,
 }
 
+/// What a campaign runs on and with, beside its seed and its length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    /// Nodes of the broker: 1 or 3.
+    pub brokers: u8,
+    /// Whether all queues are quorum queues, declared by the campaign. Otherwise the core declares classic ones.
+    #[serde(default)]
+    pub quorum: bool,
+    /// Whether all workers have `nack_requeue`, and what their handlers depend on is away now and then.
+    #[serde(default)]
+    pub requeue: bool,
+}
+
+impl Setting {
+    /// So many nodes: one with classic queues, or a cluster with quorum queues.
+    pub fn of(brokers: u8) -> Self {
+        Self { brokers, quorum: brokers > 1, requeue: false }
+    }
+
+    /// Other campaigns of the same seed have other faults.
+    fn salt(self) -> u64 {
+        let one_with_quorum = self.quorum && self.brokers == 1;
+        u64::from(self.brokers) << 56 | u64::from(one_with_quorum) << 60 | u64::from(self.requeue) << 61
+    }
+}
+
+impl fmt::Display for Setting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { brokers, quorum, requeue } = self;
+        write!(f, "{brokers} broker(s)")?;
+        f.write_str(if *quorum { ", quorum queues" } else { "" })?;
+        f.write_str(if *requeue { ", nack_requeue" } else { "" })
+    }
+}
+
 /// All faults of a campaign, in the order of time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Plan {
@@ -34,8 +69,9 @@ pub struct Plan {
     pub seed: u64,
     /// How long messages are published, in seconds.
     pub seconds: u64,
-    /// Nodes of the broker: 1 or 3.
-    pub brokers: u8,
+    /// On what, and with what options.
+    #[serde(flatten)]
+    pub setting: Setting,
     /// The faults.
     pub faults: Vec<Fault>,
 }
@@ -75,11 +111,12 @@ fn light() -> Vec<Choice> {
     ]
 }
 
-fn heavy(brokers: u8) -> Vec<Choice> {
+fn heavy(setting: Setting) -> Vec<Choice> {
     use FaultKind::{
-        BrokerFreeze, BrokerKill, CloseAll, DiskAlarm, LeaderKill, MemoryAlarm, PermissionLoss, QueueDeletion,
+        BrokerFreeze, BrokerKill, CloseAll, DependencyLoss, DiskAlarm, LeaderKill, MemoryAlarm, PermissionLoss,
+        QueueDeletion,
     };
-    let nodes = 0..u64::from(brokers);
+    let nodes = 0..u64::from(setting.brokers);
     let mut choices = vec![
         (4, CloseAll, 0..1, 0..1),
         (3, BrokerKill, 0..2_000, nodes.clone()),
@@ -90,24 +127,28 @@ fn heavy(brokers: u8) -> Vec<Choice> {
         (1, DiskAlarm, 500..4_000, 0..1),
         (2, PermissionLoss, 500..3_000, 0..1),
     ];
-    choices.push(if brokers == 1 { (3, QueueDeletion, 0..1, 0..1) } else { (4, LeaderKill, 0..2_000, 0..5) });
+    // Nobody would declare a deleted quorum queue again.
+    choices.push(if setting.quorum { (4, LeaderKill, 0..2_000, 0..5) } else { (3, QueueDeletion, 0..1, 0..1) });
+    if setting.requeue {
+        choices.push((6, DependencyLoss, 2_000..10_000, 0..1));
+    }
     choices
 }
 
 impl Plan {
-    /// The plan of a seed: the same for the same seed, length and number of brokers.
-    pub fn draw(seed: u64, length: Duration, brokers: u8) -> Self {
+    /// The plan of a seed: the same for the same seed, length and setting.
+    pub fn draw(seed: u64, length: Duration, setting: Setting) -> Self {
         let seconds = length.as_secs();
         let end = calm_from_ms(seconds);
-        let mut random = Rng::with_seed(seed ^ u64::from(brokers) << 56);
+        let mut random = Rng::with_seed(seed ^ setting.salt());
         let mut faults = Vec::new();
-        broker_faults(&mut random, end, brokers, &mut faults);
+        broker_faults(&mut random, end, setting, &mut faults);
         process_faults(&mut random, end, &mut faults);
         faults.sort_by_key(|fault| fault.at_ms);
         for (number, fault) in (0..).zip(&mut faults) {
             fault.number = number;
         }
-        Self { seed, seconds, brokers, faults }
+        Self { seed, seconds, setting, faults }
     }
 
     /// No fault begins after that.
@@ -135,8 +176,8 @@ fn calm_from_ms(seconds: u64) -> u64 {
     (seconds * 1_000).saturating_sub(CALM_AFTER_MS)
 }
 
-fn broker_faults(random: &mut Rng, end: u64, brokers: u8, faults: &mut Vec<Fault>) {
-    let choices = heavy(brokers);
+fn broker_faults(random: &mut Rng, end: u64, setting: Setting, faults: &mut Vec<Fault>) {
+    let choices = heavy(setting);
     let mut at = CALM_BEFORE_MS + random.u64(0..4_000);
     while at < end {
         let (kind, lasts_ms, size) = draw(random, &choices);
@@ -182,8 +223,8 @@ fn draw(random: &mut Rng, choices: &[Choice]) -> (FaultKind, u64, u64) {
 
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, seconds, brokers, faults } = self;
-        writeln!(f, "plan of seed {seed}: {} faults in {seconds} s on {brokers} broker(s)", faults.len())?;
+        let Self { seed, seconds, setting, faults } = self;
+        writeln!(f, "plan of seed {seed}: {} faults in {seconds} s on {setting}", faults.len())?;
         for (kind, count) in self.by_kind() {
             writeln!(f, "  {count:>5} {}", kind.label())?;
         }
@@ -219,27 +260,29 @@ mod tests {
 
     #[test]
     fn the_same_seed_is_the_same_plan_and_another_seed_another() {
-        let plan = |seed, brokers| Plan::draw(seed, Duration::from_mins(10), brokers);
+        let plan = |seed, brokers| Plan::draw(seed, Duration::from_mins(10), Setting::of(brokers));
         assert_eq!(plan(1, 1), plan(1, 1));
         assert_ne!(plan(1, 1).faults, plan(2, 1).faults);
         assert_ne!(plan(1, 1).faults, plan(1, 3).faults);
+        let requeue = Setting { requeue: true, ..Setting::of(1) };
+        assert_ne!(plan(1, 1).faults, Plan::draw(1, Duration::from_mins(10), requeue).faults);
     }
 
     #[test]
     fn an_hour_has_every_kind_of_fault_and_many_of_them() {
-        for brokers in [1, 3] {
-            let plan = Plan::draw(7, Duration::from_hours(1), brokers);
+        for (brokers, quorum, requeue) in [(1, false, false), (1, true, true), (3, true, false)] {
+            let plan = Plan::draw(7, Duration::from_hours(1), Setting { brokers, quorum, requeue });
             let kinds = plan.by_kind();
             let missing: Vec<_> = FaultKind::ALL.iter().filter(|kind| !kinds.contains_key(kind)).collect();
-            let other = if brokers == 1 { FaultKind::LeaderKill } else { FaultKind::QueueDeletion };
-            assert_eq!(missing, [&other]);
+            let other = if quorum { FaultKind::QueueDeletion } else { FaultKind::LeaderKill };
+            assert_eq!(missing, if requeue { vec![&other] } else { vec![&other, &FaultKind::DependencyLoss] });
             assert!(plan.faults.len() > 5_000, "{}", plan.faults.len());
         }
     }
 
     #[test]
     fn no_process_gets_a_fault_of_its_own_while_it_has_one() {
-        let plan = Plan::draw(3, Duration::from_mins(10), 1);
+        let plan = Plan::draw(3, Duration::from_mins(10), Setting::of(1));
         for slot in 0..u8::try_from(CAST.len()).unwrap() {
             let own: Vec<_> = plan.faults.iter().filter(|fault| fault.slot == slot).collect();
             assert!(own.windows(2).all(|pair| pair[0].at_ms + pair[0].lasts_ms + REST_MS <= pair[1].at_ms));
@@ -248,7 +291,7 @@ mod tests {
 
     #[test]
     fn the_end_is_calm_and_so_is_the_start() {
-        let plan = Plan::draw(3, Duration::from_mins(2), 3);
+        let plan = Plan::draw(3, Duration::from_mins(2), Setting::of(3));
         assert!(plan.faults.iter().all(|fault| (3_000..105_000).contains(&fault.at_ms)));
     }
 }

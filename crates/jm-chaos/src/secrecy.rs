@@ -52,12 +52,12 @@ mod tests {
     use jm_testkit::Canary;
 
     use super::*;
-    use crate::checker::Checker;
+    use crate::{checker::Checker, plan::Setting};
 
     #[test]
     fn a_planted_password_breaks_the_campaign_and_is_told_with_file_and_line() {
         let password = Canary::plain("the broker's password");
-        let plan = Plan::draw(1, Duration::from_mins(1), 1);
+        let plan = Plan::draw(1, Duration::from_mins(1), Setting::of(1));
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("slot-3.log");
         fs::write(folder.path().join("campaign.history"), "1 Z\n").unwrap();

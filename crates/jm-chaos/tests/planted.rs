@@ -10,7 +10,7 @@ use jm_chaos::{
     checker::{Checker, Invariant, Verdict},
     child::Deviation,
     history::FaultKind,
-    plan::{Fault, Plan},
+    plan::{Fault, Plan, Setting},
     secrecy::Secrecy,
 };
 
@@ -22,7 +22,7 @@ async fn check(ground: &Ground, deviation: Deviation) -> Verdict {
     let folder = tempfile::tempdir().unwrap();
     // Stopped once in the middle of the work.
     let stop = Fault { number: 0, at_ms: 1_500, lasts_ms: 0, kind: FaultKind::WorkerDrain, slot: WORKER, size: 0 };
-    let plan = Plan { seed: 1, seconds: 3, brokers: 1, faults: vec![stop] };
+    let plan = Plan { seed: 1, seconds: 3, setting: Setting::of(1), faults: vec![stop] };
     let options = Options {
         cast: CAST.to_vec(),
         deviation: Some((WORKER, deviation)),
@@ -45,7 +45,7 @@ fn verdict(folder: &Path) -> Verdict {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn each_planted_bug_is_found_and_nothing_against_a_worker_without_one() {
-    let ground = Ground::prepare(1).await.unwrap();
+    let ground = Ground::prepare(Setting::of(1)).await.unwrap();
     let none = check(&ground, Deviation::None).await;
     assert!(none.totals.processed > 200, "{:?}", none.totals);
     for invariant in Invariant::ALL {

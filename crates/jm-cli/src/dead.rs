@@ -8,7 +8,6 @@
 
 mod canary;
 mod drop;
-mod escaped;
 mod filter;
 mod giver;
 mod glance;
@@ -20,7 +19,6 @@ mod pace;
 mod patience;
 mod progress;
 mod question;
-mod quorum;
 mod replay;
 mod restore;
 mod saved;
@@ -29,7 +27,11 @@ mod show;
 use clap::{Args, Subcommand};
 
 use self::filter::Filter;
-pub(crate) use self::{escaped::escaped_lines, glance::Trouble, letter::Letter, replay::span};
+pub(crate) use self::{
+    glance::{Glance, Purpose, Trouble},
+    letter::Letter,
+    replay::span,
+};
 use crate::{configuration::Configuration, exit::Code, failure::Failure, operator::Operator};
 
 /// What failed, and why; put it back safely
@@ -55,7 +57,7 @@ pub(crate) struct Choice {
     /// QUEUE is the queue with the dead letters, whatever it is called
     #[arg(long)]
     exact: bool,
-    /// Look although each look counts as a delivery (see below: quorum queues)
+    /// Look although each look may count as a delivery (see below: quorum queues)
     #[arg(long)]
     count_deliveries: bool,
     #[command(flatten)]
@@ -65,13 +67,21 @@ pub(crate) struct Choice {
 /// What the help of all four says in the end.
 const QUORUM: &str = "\
 Quorum queues:
-  A dead-letter queue is a classic one unless somebody made it otherwise. A
-  quorum queue counts each look at a message as a delivery, and RabbitMQ 4 drops
-  the message after 20. So jm looks into one only with --count-deliveries, and
-  never at a message that was given out 10 times. A replay or drop of all, from
-  the first on, looks at nothing it does not take.";
+  Until RabbitMQ 4.2 a quorum queue counts each look at a message as a delivery,
+  and drops the message beyond its delivery limit, 20 unless a policy sets
+  another. A policy with delivery-limit -1 on the dead-letter queues ends that;
+  `jm topology diff --management URL` prints the command. Without it, list, show
+  and replay --dry-run look only with --count-deliveries. Replay and drop always
+  work. What goes back to a queue that counts is published to its end as a copy
+  before its count is half of the limit, confirmed, and only then acked, so that
+  its count starts at 0. That needs the permission to write to amq.default.";
 
 impl Choice {
+    /// For what only looks.
+    fn look(&self) -> Purpose {
+        Purpose::Look { although_counted: self.count_deliveries }
+    }
+
     /// The queue with the dead letters: of a worker as its configuration has it, of any other queue by the usual name.
     fn queue(&self, configuration: &Configuration) -> String {
         dead_letter_queue(configuration, &self.queue, self.exact)

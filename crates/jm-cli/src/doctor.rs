@@ -6,6 +6,8 @@ mod database;
 mod engine;
 mod version;
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 use serde::Serialize;
 
@@ -15,7 +17,7 @@ use crate::{
     failure::Failure,
     management::Management,
     operator::Operator,
-    output::{Align, BAD, Cell, GOOD, Table, styled},
+    output::{BAD, FAINT, GOOD, NOTICE, STRONG, Text, styled},
 };
 
 /// All that can be checked from here, each line ok or what to do
@@ -27,8 +29,9 @@ States:
   fail     does not work
   unknown  nobody tells, or it is not configured here
 
-Nothing is changed: permissions are asked for in ways that cannot succeed, and
-engines for their list of models. Ends with 1 if anything fails.
+The sum and the failures come first, and each remedy once, below all that it is
+for. Nothing is changed: permissions are asked for in ways that cannot succeed,
+and engines for their list of models. Ends with 1 if anything fails.
 
 Examples:
   jm doctor
@@ -54,7 +57,8 @@ pub(crate) async fn run(_: &Arguments, operator: &Operator<'_>) -> Result<Code, 
         engine::checks(operator),
         database::checks(operator)
     );
-    let checks: Vec<Check> = [broker?, engines, database].into_iter().flatten().collect();
+    let mut checks: Vec<Check> = [broker?, engines, database].into_iter().flatten().collect();
+    checks.sort_by_key(|check| check.state);
     let count = |state| checks.iter().filter(|check| check.state == state).count();
     let answer = Answer {
         ok: count(State::Ok),
@@ -71,24 +75,44 @@ pub(crate) async fn run(_: &Arguments, operator: &Operator<'_>) -> Result<Code, 
     Ok(if answer.fail > 0 { Code::Found } else { Code::Ok })
 }
 
-/// For people.
-fn shown(answer: &Answer) -> String {
-    let mut table = Table::new(&[("state", Align::Left), ("check", Align::Left), ("", Align::Left)]);
-    for check in &answer.checks {
-        let word = check.state.word();
-        let state = match check.state {
-            State::Ok => Cell::good(word),
-            State::Warn => Cell::notice(word),
-            State::Fail => Cell::bad(word),
-            State::Unknown => Cell::new(word),
-        };
-        let text = match &check.remedy {
-            Some(remedy) => format!("{}\n-> {remedy}", check.text),
-            None => check.text.clone(),
-        };
-        table.row([state, Cell::new(check.subject), Cell::new(text)]);
-    }
-    let Answer { ok, warn, fail, unknown, .. } = answer;
+/// For people: the sum, the failures, the rest; each remedy once, below all that it is for.
+fn shown(answer: &Answer) -> Text {
+    let Answer { ok, warn, fail, unknown, checks } = answer;
     let style = if *fail > 0 { BAD } else { GOOD };
-    format!("{table}\n\n{}", styled(style, format_args!("{ok} ok, {warn} warn, {fail} fail, {unknown} unknown")))
+    let mut lines = vec![
+        styled(style, format_args!("{fail} fail, {warn} warn, {unknown} unknown, {ok} ok")),
+        Text::default(),
+        styled(STRONG, format_args!("{:<STATE$}{:<CHECK$}", "state", "check")),
+    ];
+    let indent = " ".repeat(STATE + CHECK);
+    let mut printed = BTreeSet::new();
+    for (number, check) in checks.iter().enumerate() {
+        let Some(remedy) = &check.remedy else {
+            lines.push(line(check, &indent));
+            continue;
+        };
+        if !printed.insert(remedy) {
+            continue;
+        }
+        let alike = checks.iter().skip(number).filter(|other| other.remedy.as_ref() == Some(remedy));
+        lines.extend(alike.map(|check| line(check, &indent)));
+        lines.push(styled(STRONG, remedy.lines(&format!("{indent}-> "), &format!("{indent}   "))));
+    }
+    Text::joined(lines)
+}
+
+/// Columns of a line's first two words.
+const STATE: usize = 9;
+const CHECK: usize = 13;
+
+fn line(check: &Check, indent: &str) -> Text {
+    let word = check.state.word();
+    let style = match check.state {
+        State::Ok => GOOD,
+        State::Warn => NOTICE,
+        State::Fail => BAD,
+        State::Unknown => FAINT,
+    };
+    let head = format!("{word:<STATE$}{:<CHECK$}", check.subject);
+    Text::wrapped_behind(&check.text, &head, indent).beginning_styled(word, style)
 }

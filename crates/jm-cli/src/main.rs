@@ -9,10 +9,13 @@
 //! Each command is a module with its own `Arguments` and `run`. It answers by [`Operator::output`], and ends with an
 //! [`exit::Code`] or a [`Failure`], which is one line.
 
+mod alarms;
 mod amqp;
+mod broker_version;
 mod command_line;
 mod configuration;
 mod dead;
+mod delivery_limit;
 mod doctor;
 mod exit;
 mod failure;

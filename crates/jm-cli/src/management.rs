@@ -43,8 +43,9 @@ pub(crate) struct QueueInfo {
     pub(crate) operator_policy: Option<String>,
     #[serde(deserialize_with = "mapping")]
     pub(crate) arguments: Map<String, Value>,
-    #[serde(deserialize_with = "mapping")]
-    pub(crate) effective_policy_definition: Map<String, Value>,
+    /// `None` until the queue's first statistics.
+    #[serde(deserialize_with = "perhaps_mapping")]
+    pub(crate) effective_policy_definition: Option<Map<String, Value>>,
     message_stats: Stats,
 }
 
@@ -129,6 +130,11 @@ fn mapping<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Map<Stri
         Value::Object(map) => map,
         _ => Map::new(),
     })
+}
+
+/// The same where it may be missing.
+fn perhaps_mapping<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Map<String, Value>>, D::Error> {
+    mapping(deserializer).map(Some)
 }
 
 fn sequence<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<Value>, D::Error> {

@@ -1,15 +1,19 @@
 //! What is said: lines and tables for people, JSON for programs. Colour only on a terminal.
 
 mod table;
+mod text;
 
-use std::{fmt::Display, io::Write as _};
+use std::io::Write as _;
 
 use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
 use jiff::Timestamp;
 use serde::Serialize;
 
-pub(crate) use self::table::{Align, Cell, Table};
+pub(crate) use self::{
+    table::{Align, Cell, Table},
+    text::Text,
+};
 use crate::failure::Failure;
 
 /// When to colour.
@@ -60,32 +64,32 @@ impl Output {
         self.json
     }
 
-    /// A text as it is, on a line of its own. Its styles are left out where nobody would see them.
+    /// A text on a line of its own. Its styles are left out where nobody would see them.
     #[expect(clippy::unused_self, reason = "the colour's choice is the process's, and made by `new`")]
-    pub(crate) fn line(self, text: impl Display) {
+    pub(crate) fn line(self, text: impl Into<Text>) {
         // A reader that has gone away is no failure of ours.
-        let _ = writeln!(anstream::stdout(), "{text}");
+        let _ = writeln!(anstream::stdout(), "{}", text.into().as_str());
     }
 
     /// A text without a line's end, at once: for what is refreshed in place.
     #[expect(clippy::unused_self, reason = "as for `line`")]
-    pub(crate) fn raw(self, text: impl Display) {
+    pub(crate) fn raw(self, text: &Text) {
         let mut stdout = anstream::stdout();
-        let _ = write!(stdout, "{text}");
+        let _ = write!(stdout, "{}", text.as_str());
         let _ = stdout.flush();
     }
 
     /// An answer for programs. Keys stay as they are; new ones may come.
     pub(crate) fn json(self, answer: &impl Serialize) -> Result<(), Failure> {
         let text = serde_json::to_string_pretty(answer).map_err(std::io::Error::from)?;
-        self.line(text);
+        self.line(Text::json(&text));
         Ok(())
     }
 
     /// The same in one line, where one answer follows the other.
     pub(crate) fn json_line(self, answer: &impl Serialize) -> Result<(), Failure> {
         let text = serde_json::to_string(answer).map_err(std::io::Error::from)?;
-        self.line(text);
+        self.line(Text::json(&text));
         Ok(())
     }
 
@@ -98,24 +102,24 @@ impl Output {
         let _ = stdout.flush();
     }
 
+    /// A question, on standard error, and the cursor behind it. A terminal that is gone is no place to ask.
+    #[expect(clippy::unused_self, reason = "as for `line`")]
+    pub(crate) fn ask(self, question: &Text) {
+        let mut stderr = anstream::stderr();
+        let _ = write!(stderr, "{}", question.as_str()).and_then(|()| stderr.flush());
+    }
+
     /// An error's line, on standard error.
     #[expect(clippy::unused_self, reason = "as for `line`")]
-    pub(crate) fn complain(self, text: impl Display) {
-        let _ = writeln!(anstream::stderr(), "{BAD}jm:{BAD:#} {text}");
+    pub(crate) fn complain(self, text: impl Into<Text>) {
+        let _ = writeln!(anstream::stderr(), "{BAD}jm:{BAD:#} {}", text.into().as_str());
     }
 
     /// Something to know besides the answer, on standard error, so that it is in nobody's pipe.
     #[expect(clippy::unused_self, reason = "as for `line`")]
-    pub(crate) fn note(self, text: impl Display) {
-        let _ = writeln!(anstream::stderr(), "{FAINT}{text}{FAINT:#}");
+    pub(crate) fn note(self, text: impl Into<Text>) {
+        let _ = writeln!(anstream::stderr(), "{FAINT}{}{FAINT:#}", text.into().as_str());
     }
-}
-
-/// In lines of at most 80 columns, the second and later ones behind `indent` and two blanks more.
-pub(crate) fn wrapped(text: &str, indent: &str) -> String {
-    let further = format!("{indent}  ");
-    let options = textwrap::Options::new(WIDTH).initial_indent(indent).subsequent_indent(&further).break_words(false);
-    textwrap::fill(text, options)
 }
 
 /// How long ago something was, in its two largest units.
@@ -131,6 +135,6 @@ pub(crate) fn age(at: Timestamp, now: Timestamp) -> String {
 }
 
 /// A word in a style.
-pub(crate) fn styled(style: Style, text: impl Display) -> String {
-    format!("{style}{text}{style:#}")
+pub(crate) fn styled(style: Style, text: impl Into<Text>) -> Text {
+    text.into().styled(style)
 }

@@ -62,7 +62,7 @@ pub(crate) async fn run(arguments: Arguments, operator: &Operator<'_>) -> Result
         )));
     }
     let source = Source::of(arguments.stdin.is_some(), arguments.file.as_deref(), arguments.json.as_deref())?;
-    let (body, record) = body::checked(message_type, source)?;
+    let (body, record) = body::read(message_type, source).await?;
     let mut message = Message::new(message_type.name, body);
     if let Some(id) = &arguments.id {
         message = message.message_id(id);

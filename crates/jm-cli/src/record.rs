@@ -1,20 +1,26 @@
 //! `jm record`.
 
+mod fate;
+
 use clap::{Args, Subcommand};
+use jm_report::Fates;
 use jm_service::{Sections, Settings};
 use jm_tasks::RecordId;
-use record_event_worker::{DatabaseOptions, Store};
+use record_event_worker::{DatabaseOptions, RecordView, Store};
+use serde::Serialize;
 
 use crate::{
     configuration::{fleet::RECORD_EVENT_WORKER, pass_over},
     exit::Code,
     failure::Failure,
     operator::Operator,
+    output::Text,
 };
 
 const HELP: &str = "\
 The database is the record-event-worker's: database.url of its configuration, or
-JM_DATABASE__URL. It is only read.
+JM_DATABASE__URL. It is only read. A stage under way is looked for among the dead
+letters of its queue, unless a look there would count as a delivery.
 
 Examples:
   jm record show 0199f3c5-7d1e-7c3b-9a63-5f1d2c7b8e90
@@ -52,6 +58,14 @@ impl Settings for Database {
     }
 }
 
+/// The record, and what is known of each task whose result has not arrived.
+#[derive(Serialize)]
+struct Shown<'a> {
+    #[serde(flatten)]
+    view: &'a RecordView,
+    task_fates: &'a Fates,
+}
+
 pub(crate) async fn run(arguments: Arguments, operator: &Operator<'_>) -> Result<Code, Failure> {
     let Command::Show(Show { id }) = arguments.command;
     let id = RecordId::new(id).map_err(Failure::usage)?;
@@ -65,11 +79,12 @@ pub(crate) async fn run(arguments: Arguments, operator: &Operator<'_>) -> Result
     let view = store.record(&id).await.map_err(unreadable)?;
     store.close().await;
     let Some(view) = view else { return Err(Failure::missing(format_args!("no record `{id}` in the database"))) };
+    let fates = fate::of_tasks(&view, operator).await;
     if operator.output.is_json() {
-        operator.output.json(&view)?;
+        operator.output.json(&Shown { view: &view, task_fates: &fates })?;
     } else {
         // Styles are left out by the output where nobody would see them.
-        operator.output.line(jm_report::record(&view, true).trim_end());
+        operator.output.line(Text::page(jm_report::record(&view, &fates, true)));
     }
     Ok(Code::Ok)
 }

@@ -15,11 +15,12 @@ use self::{
     screen::Screen,
 };
 use crate::{
+    alarms,
     exit::Code,
     failure::Failure,
     management::Management,
     operator::Operator,
-    output::{Align, FAINT, Table, styled, wrapped},
+    output::{Align, BAD, FAINT, Table, Text, styled},
 };
 
 /// What waits in the queues, who takes from them, and what failed
@@ -36,8 +37,11 @@ Columns:
 AMQP tells ready, consumers, dead and oldest; the others need the management
 API (--management, or management.url). The oldest dead letter is taken out
 unsettled and put back to its place, which marks it as redelivered and changes
-nothing else. Quorum queues count such looks against their delivery limit: in
-them it is left alone.
+nothing else. Where a quorum queue counts such looks against a delivery limit
+(`jm dead list --help`) it is left alone.
+
+Alarms come first, and below the table what else needs an operator: a queue that
+is missing, messages without a consumer. With any of them it ends with 1.
 
 Examples:
   jm status
@@ -58,6 +62,10 @@ pub(crate) struct Arguments {
 #[derive(Debug, Serialize)]
 struct Status {
     vhost: String,
+    /// Nodes that do not run, memory and disk alarms, partitions, blocked publishers.
+    alarms: Vec<String>,
+    /// Queues that are missing, and messages that no consumer takes.
+    problems: Vec<String>,
     queues: Vec<QueueStatus>,
     /// What is not known, and why.
     notes: Vec<String>,
@@ -75,7 +83,7 @@ pub(crate) async fn run(arguments: &Arguments, operator: &Operator<'_>) -> Resul
             } else {
                 operator.output.line(shown(&status));
             }
-            Ok(Code::Ok)
+            Ok(if status.alarms.is_empty() && status.problems.is_empty() { Code::Ok } else { Code::Found })
         }
         Some(seconds) => watch(arguments, operator, management.as_ref(), Duration::from_secs(seconds)).await,
     }
@@ -109,9 +117,10 @@ async fn watch(
                 Err(failure) => serde_json::json!({ "error": failure.to_string() }),
             })?;
         } else {
-            let text = status.map_or_else(|failure| wrapped(&failure.to_string(), ""), |status| shown(&status));
+            let text = status.map_or_else(|failure| Text::wrapped(&failure.to_string(), ""), |status| shown(&status));
             let time = Timestamp::now().strftime("%Y-%m-%d %H:%M:%S UTC");
-            screen.show(&format!("{}\n\n{text}", styled(FAINT, format_args!("{time}, every {} s", every.as_secs()))));
+            let head = styled(FAINT, format_args!("{time}, every {} s", every.as_secs()));
+            screen.show(&Text::joined([head, Text::default(), text]));
         }
     }
 }
@@ -124,6 +133,7 @@ async fn look(
 ) -> Result<Status, Failure> {
     let connection = operator.connect("status").await?;
     let mut notes = Vec::new();
+    let alarms = alarms(operator, management, looks, &mut notes).await?;
     let mut queues = Vec::new();
     for worker in operator.configuration.workers_of(&arguments.queues)? {
         queues.push(QueueStatus::look(worker, &connection, management, looks, &mut notes).await?);
@@ -136,11 +146,32 @@ async fn look(
         );
     }
     notes.dedup();
-    Ok(Status { vhost: operator.configuration.rabbitmq.vhost.clone(), queues, notes })
+    let problems = queues.iter().flat_map(QueueStatus::problems).collect();
+    Ok(Status { vhost: operator.configuration.rabbitmq.vhost.clone(), alarms, problems, queues, notes })
+}
+
+/// The nodes', where the management API reports them; else whether publishers are blocked, which costs the broker two
+/// refused messages, and is asked once.
+async fn alarms(
+    operator: &Operator<'_>,
+    management: Option<&Management>,
+    looks: &mut Looks,
+    notes: &mut Vec<String>,
+) -> Result<Vec<String>, Failure> {
+    if let Some(management) = management {
+        match alarms::of_nodes(management).await {
+            Ok(raised) => return Ok(raised),
+            Err(untold) => notes.push(untold.to_string()),
+        }
+    }
+    if looks.blocked.is_none() {
+        looks.blocked = Some(alarms::blocked(operator).await?);
+    }
+    Ok(looks.blocked.iter().flatten().cloned().collect())
 }
 
 /// For people.
-fn shown(status: &Status) -> String {
+fn shown(status: &Status) -> Text {
     let columns = [
         ("queue", Align::Left),
         ("ready", Align::Right),
@@ -156,10 +187,9 @@ fn shown(status: &Status) -> String {
     for queue in &status.queues {
         table.row(queue.cells(now));
     }
-    let mut text = table.to_string();
-    for note in &status.notes {
-        text.push('\n');
-        text.push_str(&wrapped(note, ""));
-    }
-    text
+    let notes = status.notes.iter().map(|note| Text::wrapped(note, ""));
+    let bad = |text: String| Text::wrapped(&text, "").styled(BAD);
+    let alarms = status.alarms.iter().map(|alarm| bad(format!("ALARM {alarm}")));
+    let problems = status.problems.iter().map(|problem| bad(problem.clone()));
+    Text::joined(alarms.chain([table.into()]).chain(problems).chain(notes))
 }

@@ -16,6 +16,7 @@ use serde::Serialize;
 pub(crate) use self::{
     finding::{Finding, State},
     inspection::{Inspection, inspect},
+    mend::{Remedy, missing},
     permission::ask_to_write,
 };
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
     failure::Failure,
     management::Management,
     operator::Operator,
-    output::{Align, BAD, Cell, FAINT, NOTICE, STRONG, Table, styled, wrapped},
+    output::{Align, BAD, Cell, FAINT, NOTICE, STRONG, Table, Text, styled},
 };
 
 /// What the specification wants, against what the broker has
@@ -114,21 +115,21 @@ pub(crate) async fn run(arguments: &Arguments, operator: &Operator<'_>) -> Resul
 }
 
 /// For people.
-fn shown(action: &Action, answer: &Answer<'_>) -> String {
+fn shown(action: &Action, answer: &Answer<'_>) -> Text {
     let mut lines = Vec::new();
     match action {
-        Action::Check => lines.push(table(&answer.findings).to_string()),
+        Action::Check => lines.push(table(&answer.findings).into()),
         Action::Diff => lines.extend(answer.findings.iter().flat_map(|finding| paragraph(finding))),
         Action::Apply { dry_run } => {
             let verb = if *dry_run { "would declare" } else { "declared" };
             let declared = answer.declared.iter().flatten();
-            lines.extend(declared.map(|declared| wrapped(&format!("{verb} {declared}"), "")));
+            lines.extend(declared.map(|declared| Text::wrapped(&format!("{verb} {declared}"), "")));
             let missing = |finding: &&&Finding| !(*dry_run && finding.state == State::Missing);
             lines.extend(answer.findings.iter().filter(missing).flat_map(|finding| paragraph(finding)));
         }
     }
     lines.push(summary(answer));
-    lines.join("\n")
+    Text::joined(lines)
 }
 
 fn table(findings: &[&Finding]) -> Table {
@@ -148,22 +149,21 @@ fn table(findings: &[&Finding]) -> Table {
 }
 
 /// What differs, and below it what mends it. What is unknown is told of in the summary.
-fn paragraph(finding: &Finding) -> Vec<String> {
+fn paragraph(finding: &Finding) -> Vec<Text> {
     let style = match finding.state {
         State::Missing | State::Differs => BAD,
         State::Notice => NOTICE,
         State::Ok | State::Unknown => return Vec::new(),
     };
-    let text = wrapped(&format!("{} {} {}", finding.object, finding.name, finding.text), "");
     let head = format!("{} {}", finding.object, finding.name);
     // Coloured after it is wrapped: the colour's letters have no width.
-    let text = text.strip_prefix(&head).map_or_else(|| text.clone(), |rest| format!("{}{rest}", styled(style, &head)));
+    let text = Text::wrapped(&format!("{head} {}", finding.text), "").beginning_styled(&head, style);
     let mut lines = vec![text];
-    lines.extend(finding.mend.iter().flat_map(|mend| mend::lines(mend)).map(|line| styled(STRONG, line)));
+    lines.extend(finding.mend.iter().map(|mend| styled(STRONG, mend.lines("  ", "    "))));
     lines
 }
 
-fn summary(answer: &Answer<'_>) -> String {
+fn summary(answer: &Answer<'_>) -> Text {
     let count = |count: usize, one: &str, more: &str| match count {
         0 => format!("no {more}"),
         1 => format!("1 {one}"),
@@ -184,10 +184,6 @@ fn summary(answer: &Answer<'_>) -> String {
         };
         summary = format!("{summary}; not known: {unknown}");
     }
-    let text = wrapped(&summary, "");
-    if answer.differences == 0 {
-        text
-    } else {
-        text.lines().map(|line| styled(FAINT, line)).collect::<Vec<_>>().join("\n")
-    }
+    let text = Text::wrapped(&summary, "");
+    if answer.differences == 0 { text } else { text.styled(FAINT) }
 }

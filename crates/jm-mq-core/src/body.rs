@@ -2,13 +2,20 @@
 
 use serde::de::DeserializeOwned;
 
-/// Reads a JSON body.
+/// Reads a JSON body. A byte order mark of UTF-8 at its beginning is ignored (RFC 8259).
 ///
 /// The error names the field and the position, and repeats no text of the body: it goes into logs and to Sentry.
 pub(crate) fn read<T: DeserializeOwned>(body: &[u8]) -> Result<T, String> {
+    let body = body.strip_prefix(UTF8_MARK).unwrap_or(body);
+    if UTF16_MARKS.iter().any(|mark| body.starts_with(mark)) {
+        return Err("it begins with the byte order mark of UTF-16; allowed: UTF-8".to_owned());
+    }
     // The path costs time, so it is looked for only when it is needed.
     serde_json::from_slice(body).map_err(|error| describe::<T>(body).unwrap_or_else(|| redacted(&error.to_string())))
 }
+
+const UTF8_MARK: &[u8] = b"\xEF\xBB\xBF";
+const UTF16_MARKS: [&[u8]; 2] = [b"\xFF\xFE", b"\xFE\xFF"];
 
 fn describe<T: DeserializeOwned>(body: &[u8]) -> Option<String> {
     let deserializer = &mut serde_json::Deserializer::from_slice(body);
@@ -69,6 +76,18 @@ mod tests {
             "texts[1]: invalid type: integer `7`, expected a string at line 1 column 15"
         );
         assert!(error("{\"texts\":").starts_with("texts: EOF while parsing"), "{}", error("{\"texts\":"));
+    }
+
+    #[test]
+    fn a_byte_order_mark_is_ignored_at_the_beginning_and_only_there() {
+        let read = |body: &[u8]| read::<Task>(body).map(|task| task.texts);
+        assert_eq!(read(b"\xEF\xBB\xBF{\"texts\":[\"\xEF\xBB\xBF\"]}").unwrap(), ["\u{FEFF}"]);
+        for wrong in [&b"\xEF\xBB\xBF\xEF\xBB\xBF{\"texts\":[]}"[..], b" \xEF\xBB\xBF{\"texts\":[]}", b"\xEF\xBB\xBF"] {
+            assert!(read(wrong).is_err());
+        }
+        for utf16 in [&b"\xFF\xFE{\0}\0"[..], b"\xFE\xFF\0{\0}"] {
+            assert_eq!(read(utf16).unwrap_err(), "it begins with the byte order mark of UTF-16; allowed: UTF-8");
+        }
     }
 
     #[test]

@@ -11,7 +11,10 @@ use lapin::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{envelope::Envelope, trace::TraceContext};
+use crate::{
+    envelope::{Envelope, Past},
+    trace::TraceContext,
+};
 
 /// The circumstances of one run of a handler. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -46,6 +49,7 @@ impl Context {
             routing_key: ShortString::default(),
             redelivered: false,
             properties: BasicProperties::default(),
+            past: Past::default(),
         };
         Self::new(Arc::new(envelope), 1, None, Arc::default())
     }

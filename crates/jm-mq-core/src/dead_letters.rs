@@ -28,17 +28,27 @@ pub const FAILED_AT: &str = "jm-failed-at";
 pub const WORKER: &str = "jm-worker";
 /// The queue it was consumed from.
 pub const ORIGINAL_QUEUE: &str = "jm-original-queue";
+/// The original's `user_id`, which the broker would not take from us.
+pub const ORIGINAL_USER_ID: &str = "jm-original-user-id";
 /// How many of the original headers had to go to make room.
 pub const HEADERS_DROPPED: &str = "jm-headers-dropped";
 
-/// How often a quorum queue has given the message out, in the broker's words.
-pub const BROKER_COUNTS: [&str; 2] = ["x-delivery-count", "x-acquired-count"];
+/// Set by quorum queues on a redelivery: how often a consumer was lost while it held the message; before RabbitMQ 4.3 also
+/// how often it was returned.
+pub const DELIVERY_COUNT: &str = "x-delivery-count";
+/// What quorum queues count of a message's deliveries. `x-acquired-count`, from RabbitMQ 4.3 on, counts all of them.
+pub const BROKER_COUNTS: [&str; 2] = [DELIVERY_COUNT, "x-acquired-count"];
+
+/// On a copy that a worker has put into the queue in place of a message that it returned: a table with the exchange and
+/// routing key of the message, and what is known of its earlier deliveries. Written only where the broker would count the
+/// return as a lost consumer. A replay leaves it behind.
+pub const RETURNED: &str = "jm-returned";
 
 /// Which replay put the message back; text that the replaying tool chooses.
 pub const REPLAY: &str = "jm-replay";
 /// The queue that wants to hear when the message is done. The worker then publishes a message of type
 /// [`OUTCOME_TYPE`] to it, together with the handler's answers and before the ack, whose correlation id is the value
-/// of [`REPLAY`]. That the queue is gone is no failure. Of a failure nothing is said: the dead letter says it.
+/// of [`REPLAY`]. It is a reply: that it cannot be published is no failure. Of a failure nothing is said: the dead letter says it.
 pub const OUTCOME_TO: &str = "jm-outcome-to";
 /// The type of what is sent to [`OUTCOME_TO`]. Its body is empty.
 pub const OUTCOME_TYPE: &str = "jm.done";

@@ -8,7 +8,11 @@ use lapin::{
     types::{AMQPValue, FieldTable, ShortString},
 };
 
-use crate::{dead_letters, trace::TraceContext};
+use crate::{
+    consumer::{queue::Queue, returned},
+    dead_letters::{self, count},
+    trace::TraceContext,
+};
 
 /// Everything about a delivery but its body. All properties are optional: the Go services send only content type,
 /// type and body.
@@ -19,6 +23,32 @@ pub struct Envelope {
     pub(crate) routing_key: ShortString,
     pub(crate) redelivered: bool,
     pub(crate) properties: BasicProperties,
+    pub(crate) past: Past,
+}
+
+/// What became of a message's earlier deliveries, as far as the broker and our own header say.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Past {
+    /// Consumers that were lost while they held it, since it came into the queue or was last replaced by a copy.
+    pub(crate) crashes: u64,
+    /// The same before that copy.
+    pub(crate) crashes_before: u64,
+    /// How often a worker has returned it by a copy.
+    pub(crate) returns: u64,
+    /// Why, the last time.
+    pub(crate) last_error: Option<String>,
+}
+
+impl Past {
+    /// How often its consumer was lost in all.
+    pub(crate) fn all_crashes(&self) -> u64 {
+        self.crashes.saturating_add(self.crashes_before)
+    }
+
+    /// Whether it has probably killed its consumers. A header alone, which anyone can write, is not enough.
+    pub(crate) fn is_poison(&self, max_deliveries: u64) -> bool {
+        self.crashes > 0 && self.all_crashes() > max_deliveries
+    }
 }
 
 impl Envelope {
@@ -88,12 +118,19 @@ impl Envelope {
         TraceContext::from_headers(self.headers()?)
     }
 
-    /// How often the broker says it has given this message out before; only quorum queues count it, others are 0.
+    /// How often the broker says it has delivered this message before; only quorum queues count it, others are 0, and so is
+    /// a first delivery, whatever headers its producer gave it.
     ///
-    /// `x-acquired-count` (from RabbitMQ 4.3) counts every consumer that held it, `x-delivery-count` those that
-    /// returned it or died.
+    /// `x-acquired-count` (from RabbitMQ 4.3) counts every consumer that held it, `x-delivery-count` see
+    /// [`crashes`](Self::crashes).
     pub fn delivery_count(&self) -> u64 {
-        self.headers().map_or(0, dead_letters::deliveries)
+        self.headers().filter(|_| self.redelivered).map_or(0, dead_letters::deliveries)
+    }
+
+    /// How often a consumer was lost while it held this message: on quorum queues, by the broker's `x-delivery-count`
+    /// and without the returns that workers make themselves. Other queues do not count, and it is 0.
+    pub fn crashes(&self) -> u64 {
+        self.past.all_crashes()
     }
 }
 
@@ -114,19 +151,33 @@ pub(crate) struct Delivery {
 pub(crate) struct Work {
     pub(crate) envelope: Arc<Envelope>,
     pub(crate) body: Bytes,
+    /// Whether the broker would count a nack as a lost consumer, or seem to, so that it is returned by a copy.
+    pub(crate) nacks_count: bool,
 }
 
 impl Delivery {
-    pub(crate) fn new(queue: &Arc<str>, delivery: lapin::message::Delivery, arrived: Instant) -> Self {
-        let envelope = Envelope {
-            queue: Arc::clone(queue),
+    /// `name` is the consumer's name for the queue, which is in the envelope.
+    pub(crate) fn new(name: &Arc<str>, queue: &Queue, delivery: lapin::message::Delivery, arrived: Instant) -> Self {
+        let mut envelope = Envelope {
+            queue: Arc::clone(name),
             exchange: delivery.exchange,
             routing_key: delivery.routing_key,
             redelivered: delivery.redelivered,
             properties: delivery.properties,
+            past: Past::default(),
         };
+        let counted = envelope.header(dead_letters::DELIVERY_COUNT).filter(|_| queue.counts_crashes());
+        // On a first delivery it is a header like others, which the producer wrote or copied. A nack from RabbitMQ 4.3 on
+        // would leave it there, on a redelivery.
+        let is_copied = counted.is_some() && !delivery.redelivered;
+        envelope.past.crashes = counted.filter(|_| delivery.redelivered).and_then(count).unwrap_or(0);
+        returned::restore(&mut envelope, queue.name());
         Self {
-            work: Work { envelope: Arc::new(envelope), body: Bytes::from(delivery.data) },
+            work: Work {
+                envelope: Arc::new(envelope),
+                body: Bytes::from(delivery.data),
+                nacks_count: queue.counts_nacks() || is_copied,
+            },
             tag: delivery.delivery_tag,
             acker: delivery.acker,
             arrived,
@@ -145,18 +196,21 @@ mod tests {
             queue: "q".into(),
             exchange: "".into(),
             routing_key: "q".into(),
-            redelivered: false,
+            redelivered: true,
             properties: BasicProperties::default().with_headers(headers),
+            past: Past::default(),
         }
     }
 
     #[test]
-    fn the_delivery_count_is_read_from_either_header_and_never_from_nonsense() {
+    fn the_delivery_count_is_read_from_either_header_of_a_redelivery_and_never_from_nonsense() {
         assert_eq!(with_header("x-delivery-count", AMQPValue::LongLongInt(3)).delivery_count(), 3);
         assert_eq!(with_header("x-acquired-count", AMQPValue::LongUInt(4)).delivery_count(), 4);
         assert_eq!(with_header("x-delivery-count", AMQPValue::LongLongInt(-1)).delivery_count(), 0);
         assert_eq!(with_header("x-delivery-count", AMQPValue::Boolean(true)).delivery_count(), 0);
         assert_eq!(with_header("other", AMQPValue::LongLongInt(3)).delivery_count(), 0);
+        let copied = Envelope { redelivered: false, ..with_header("x-delivery-count", AMQPValue::LongLongInt(16)) };
+        assert_eq!(copied.delivery_count(), 0);
     }
 
     #[test]

@@ -135,8 +135,8 @@ impl ConnectError {
 
 /// What became of a message that was not confirmed.
 ///
-/// [`Unroutable`](Self::Unroutable), [`Refused`](Self::Refused) and [`Invalid`](Self::Invalid) mean that it is in no
-/// queue. After the other two the broker may still have it, or get it, if it was written: publish it again only with
+/// [`Unroutable`](Self::Unroutable), [`Refused`](Self::Refused), [`Invalid`](Self::Invalid) and
+/// [`Forbidden`](Self::Forbidden) mean that it is in no queue. After the other two the broker may still have it, or get it, if it was written: publish it again only with
 /// the same message id.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -181,12 +181,22 @@ pub enum PublishError {
         /// The last attempt's error.
         source: ConnectError,
     },
-    /// The message cannot be sent at all, or the broker forbids it: too large, a name over 255 bytes, no permission.
+    /// The message cannot be sent at all: too large, a name over 255 bytes, or the broker closes the connection each time.
     #[error("cannot publish to exchange `{exchange}`: {reason}")]
     Invalid {
         /// Where it was to go.
         exchange: String,
         /// What is wrong with it.
+        reason: String,
+    },
+    /// The user may not publish there.
+    #[error(
+        "RabbitMQ forbids to publish to exchange `{exchange}`: {reason}; the user needs the `write` permission on it"
+    )]
+    Forbidden {
+        /// Where it was to go.
+        exchange: String,
+        /// The broker's words.
         reason: String,
     },
 }
@@ -224,7 +234,7 @@ impl PublishError {
     pub fn is_passing(&self) -> bool {
         match self {
             Self::TimedOut { .. } | Self::NotConnected { .. } => true,
-            Self::Unroutable { .. } | Self::Refused { .. } | Self::Invalid { .. } => false,
+            Self::Unroutable { .. } | Self::Refused { .. } | Self::Invalid { .. } | Self::Forbidden { .. } => false,
         }
     }
 
@@ -236,6 +246,7 @@ impl PublishError {
             Self::TimedOut { .. } => "timed_out",
             Self::NotConnected { .. } => "not_connected",
             Self::Invalid { .. } => "invalid",
+            Self::Forbidden { .. } => "forbidden",
         }
     }
 }

@@ -14,10 +14,10 @@ use serde::Deserialize;
 use crate::{
     TraceContext, body,
     broker::sanitizer::Sanitizer,
-    consumer::dead_letter,
-    dead_letters,
-    envelope::{Envelope, Work},
-    headers::{MAX_HEADER_BYTES, encoded_size},
+    consumer::dead_letter::{self, Keep},
+    dead_letters, encoding,
+    envelope::{Envelope, Past, Work},
+    headers::{MAX_HEADER_BYTES, encoded_size, frame_size},
     settlement::{Failure, FailureKind},
 };
 
@@ -80,23 +80,27 @@ pub fn properties(properties: &BasicProperties, body: &[u8]) {
         routing_key: "k".into(),
         redelivered: true,
         properties: properties.clone(),
+        past: Past::default(),
     };
     let _read = (envelope.delivery_count(), envelope.timestamp(), envelope.reply_to(), envelope.correlation_id());
     if let Some(context) = envelope.trace() {
         assert_eq!(TraceContext::parse(&context.to_string()), Some(context));
     }
-    let work = Work { envelope: Arc::new(envelope), body: Bytes::copy_from_slice(body) };
+    let work = Work { envelope: Arc::new(envelope), body: Bytes::copy_from_slice(body), nacks_count: true };
     let failure = Failure::unrun(FailureKind::Undecodable, String::from_utf8_lossy(body));
-    let copy = dead_letter::copy(&work, &failure, "host/1", "q.dead");
-    assert_eq!(copy.message().body(), body);
-    let copied = copy.message().properties();
-    let headers = copied.headers().clone().unwrap_or_default();
-    assert!(encoded_size(&headers) <= MAX_HEADER_BYTES, "{} bytes of headers", encoded_size(&headers));
-    let kind = headers.inner().get(dead_letters::ERROR_KIND);
-    assert_eq!(kind, Some(&AMQPValue::LongString(FailureKind::Undecodable.label().into())));
-    assert!(!headers.contains_key("CC") && !headers.contains_key("BCC"), "it would go elsewhere too");
-    assert_eq!((copied.expiration(), copied.user_id(), copied.delivery_mode()), (&None, &None, &Some(2)));
-    assert_eq!((copied.kind(), copied.message_id()), (properties.kind(), properties.message_id()));
+    for (frame_max, keep) in [(131_072, Keep::All), (4096, Keep::All), (131_072, Keep::BodyAndNames)] {
+        let copy = dead_letter::copy(&work, &failure, "host/1", "q.dead", frame_max, keep);
+        assert_eq!(copy.message().body(), body);
+        let copied = copy.message().properties();
+        let headers = copied.headers().clone().unwrap_or_default();
+        assert!(encoded_size(&headers) <= MAX_HEADER_BYTES, "{} bytes of headers", encoded_size(&headers));
+        assert!(frame_size(copied) <= frame_max, "{} bytes of {frame_max}", frame_size(copied));
+        let kind = headers.inner().get(dead_letters::ERROR_KIND);
+        assert_eq!(kind, Some(&AMQPValue::LongString(FailureKind::Undecodable.label().into())));
+        assert!(!headers.contains_key("CC") && !headers.contains_key("BCC"), "it would go elsewhere too");
+        assert_eq!((copied.expiration(), copied.user_id(), copied.delivery_mode()), (&None, &None, &Some(2)));
+        assert_eq!((copied.kind(), copied.message_id()), (properties.kind(), properties.message_id()));
+    }
 }
 
 /// All that a task may have in it.
@@ -122,6 +126,18 @@ enum Choice {
 pub fn body(bytes: &[u8]) {
     for error in [body::read::<Anything>(bytes).err(), body::read::<serde_json::Value>(bytes).err()].iter().flatten() {
         assert!(error.len() <= MAX_BODY_ERROR, "{} bytes of error", error.len());
+    }
+}
+
+/// A compressed body: it is refused, or no larger decoded than it may be. The first byte says how it is compressed.
+pub fn encoded(bytes: &[u8]) {
+    const LIMIT: usize = 64 * 1024;
+    let Some((&first, body)) = bytes.split_first() else { return };
+    let name = ["gzip", "deflate", "zstd"][usize::from(first) % 3];
+    let properties = BasicProperties::default().with_content_encoding(name.into());
+    match encoding::decoded(&properties, &Bytes::copy_from_slice(body), LIMIT) {
+        Ok(decoded) => assert!(decoded.len() <= LIMIT, "{} bytes", decoded.len()),
+        Err(error) => assert!(error.text.len() <= MAX_BODY_ERROR, "{} bytes of error", error.text.len()),
     }
 }
 
@@ -213,6 +229,20 @@ mod tests {
         fn no_body_breaks_a_promise(bytes in vec(any::<u8>(), 0..2000), json in "[\\[\\]{}:,\"a-z0-9.\\-e ]{0,200}") {
             body(&bytes);
             body(json.as_bytes());
+        }
+
+        #[test]
+        fn no_compressed_body_breaks_a_promise(
+            first in any::<u8>(),
+            body in vec(any::<u8>(), 0..2000),
+            (place, by) in (0_usize..200, any::<u8>()),
+        ) {
+            encoded(&[&[first][..], &body].concat());
+            // Of what was written by a writer, a byte is changed.
+            let mut frame = ruzstd::encoding::compress_to_vec(&body[..], ruzstd::encoding::CompressionLevel::Fastest);
+            let place = place % frame.len();
+            frame[place] = by;
+            encoded(&[&[2][..], &frame].concat());
         }
 
         #[test]

@@ -73,8 +73,12 @@ impl Answers {
         self
     }
 
-    /// Adds a message for whoever asked (`reply_to`), if anybody did, with the task's `correlation_id` or else its
-    /// `message_id`. A requester who has gone away is logged and counted, and is no failure of the task.
+    /// Adds a message for whoever asked, if anybody did, with the task's `correlation_id` or else its `message_id`.
+    ///
+    /// The task's `reply_to` is the name of a queue, or the broker's address of a direct reply; `exchange/key` is not
+    /// supported. Whatever becomes of a reply is no failure of the task: it is published once, within the publisher's
+    /// timeout, and not `mandatory`, so nothing tells whether a queue has it. One that is refused, late or impossible is
+    /// logged, counted and dropped.
     #[must_use]
     pub fn and_reply(self, context: &Context, message: Message) -> Self {
         let Some(queue) = context.reply_to() else { return self };

@@ -3,11 +3,39 @@
 //! All properties of a message travel in one frame. A larger one is a protocol violation that costs the whole
 //! connection, so we have to know before we send.
 
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable, ShortString},
+};
 
 /// The room for a header table: the 131,072 bytes of a frame at RabbitMQ's default `frame_max`, less what the other
 /// properties can take (twelve names of up to 255 bytes, and some numbers).
 pub(crate) const MAX_HEADER_BYTES: usize = 131_072 - 4096;
+
+/// The size of the frame with a message's properties, in bytes.
+pub(crate) fn frame_size(properties: &BasicProperties) -> usize {
+    // Type, channel, size and end of the frame; class, weight, size of the body, flags.
+    const AROUND: usize = 7 + 1 + 2 + 2 + 8 + 2;
+    let names = [
+        properties.content_type(),
+        properties.content_encoding(),
+        properties.correlation_id(),
+        properties.reply_to(),
+        properties.expiration(),
+        properties.message_id(),
+        properties.kind(),
+        properties.user_id(),
+        properties.app_id(),
+        properties.cluster_id(),
+    ];
+    let name_size = |name: &ShortString| 1 + name.as_str().len();
+    AROUND
+        + names.into_iter().flatten().map(name_size).sum::<usize>()
+        + properties.headers().as_ref().map_or(0, encoded_size)
+        + usize::from(properties.delivery_mode().is_some())
+        + usize::from(properties.priority().is_some())
+        + properties.timestamp().map_or(0, |_| 8)
+}
 
 /// The encoded size of a table, in bytes.
 pub(crate) fn encoded_size(table: &FieldTable) -> usize {

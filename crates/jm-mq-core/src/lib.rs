@@ -56,9 +56,12 @@
 //! | attempts exhausted | requeue with `nack_requeue`, else dead letter |
 //! | a [`Permanent`] error, an unreadable body, an unknown type, too large a body | dead letter at once |
 //! | shutdown before it started, in a backoff, or at the drain's deadline | requeue |
-//! | an answer cannot be published | tried again, then requeue (its answers kept) or dead letter, by `nack_requeue` |
+//! | an answer is refused or reaches no queue | tried again, then requeue (its answers kept) or dead letter, by `nack_requeue` |
+//! | an answer can never be published (too large, or the broker closes the connection each time) | dead letter at once |
+//! | an answer's confirm is late | waited for, and never published beside itself |
+//! | a reply to whoever asked cannot be published within `publisher.timeout` | dropped, counted, and ack |
 //! | the connection was lost while the handler ran | it runs on; if the message is back in this process within 10 min, it is answered without another run |
-//! | a quorum queue gave it out more than `max_deliveries` times | dead letter, unrun |
+//! | its consumer was lost more than `max_deliveries` times while it held it, as a quorum queue counts | dead letter, unrun |
 //! | it cannot be settled before the broker's `consumer_timeout` | requeue, result kept |
 //!
 //! Delivery is at least once: after a crash, or an ack lost on the wire, the broker delivers again, so handlers have to
@@ -75,6 +78,7 @@ mod broker;
 mod consumer;
 mod context;
 pub mod dead_letters;
+mod encoding;
 mod envelope;
 mod error;
 mod error_kinds;

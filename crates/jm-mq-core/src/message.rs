@@ -41,6 +41,8 @@ pub struct Message {
     pub(crate) body: Bytes,
     /// The first thing that cannot be sent, kept until somebody tries to.
     pub(crate) defect: Option<String>,
+    /// Another application's message, to which nothing is added.
+    pub(crate) verbatim: bool,
 }
 
 impl Message {
@@ -51,7 +53,7 @@ impl Message {
             .with_content_type(ShortString::from(CONTENT_TYPE_TEXT))
             .with_delivery_mode(PERSISTENT)
             .with_timestamp(now);
-        Self { properties, body: body.into(), defect: None }
+        Self { properties, body: body.into(), defect: None, verbatim: false }
             .set("type", message_type, BasicProperties::with_type)
             .message_id(&Uuid::now_v7().to_string())
     }
@@ -67,7 +69,7 @@ impl Message {
 
     /// Properties and body as they are, nothing added: for moving a message from one queue to another.
     pub(crate) fn verbatim(properties: BasicProperties, body: Bytes) -> Self {
-        Self { properties, body, defect: None }
+        Self { properties, body, defect: None, verbatim: true }
     }
 
     /// Identifies the message; a repeat of the same work should have the same id.
@@ -165,7 +167,8 @@ pub struct Outgoing {
     pub(crate) exchange: String,
     pub(crate) routing_key: String,
     pub(crate) message: Message,
-    /// Whether an unroutable message is a failure. A requester that went away is none.
+    /// Whether its task fails with it. A reply to whoever asked need not arrive, and goes to an address that a stranger
+    /// chose: by a connection of its own, see [`crate::Publisher`].
     pub(crate) required: bool,
 }
 
@@ -188,6 +191,13 @@ impl Outgoing {
     /// The key it goes with.
     pub fn routing_key(&self) -> &str {
         &self.routing_key
+    }
+
+    /// Whether the broker is to say when it reaches no queue. A reply that does not is no failure, and up to RabbitMQ 3.13 a
+    /// direct reply comes back although it is delivered. But with a `/` it may be meant as an exchange and a key, which are
+    /// not supported, and that should be told.
+    pub(crate) fn mandatory(&self) -> bool {
+        self.required || (self.routing_key.contains('/') && !self.routing_key.starts_with("amq.rabbitmq.reply-to"))
     }
 
     /// What goes there.

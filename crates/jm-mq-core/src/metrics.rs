@@ -21,9 +21,10 @@ use metrics::{
 pub(crate) use self::channels::{ChannelGauges, ChannelLimit};
 use crate::settlement::FailureKind;
 
-/// Messages waiting in the queue; labels: queue. The specification's backlog.
+/// Messages waiting in the queue; labels: queue. The specification's backlog. NaN, which the workers' pages leave out, while
+/// the broker does not say.
 pub const QUEUE_MESSAGES_READY: &str = "jm_mq_queue_messages_ready";
-/// Consumers of the queue, ours and others; labels: queue.
+/// Consumers of the queue, ours and others; labels: queue. NaN as above.
 pub const QUEUE_CONSUMERS: &str = "jm_mq_queue_consumers";
 /// Deliveries by how they ended; labels: queue, type, outcome (`ack`, `requeue`, `dead_letter`, `lost`). The
 /// specification's consume rate.
@@ -55,15 +56,20 @@ pub const DRAINING: &str = "jm_mq_draining";
 pub const OLDEST_UNACKED_SECONDS: &str = "jm_mq_oldest_unacked_seconds";
 /// What this process was told of the broker's `consumer_timeout`; labels: queue.
 pub const CONSUMER_TIMEOUT_SECONDS: &str = "jm_mq_consumer_timeout_seconds";
-/// Ends of a consumer's connection that were not asked for; labels: queue, reason (`lost`, `cancelled`, `panic`).
+/// Ends of a consumer's connection that were not asked for; labels: queue, reason (`lost`, `cancelled`: the queue was
+/// deleted, `timeout`: a delivery was held for longer than the `consumer_timeout`, `forgotten`: the broker does not know
+/// its consumers any more, `panic`).
 pub const RECONNECTS: &str = "jm_mq_reconnects_total";
 /// Settlements that the broker never got, since the channel was gone; labels: queue, reason (`channel`, `write`).
 pub const LOST_ACKS: &str = "jm_mq_lost_acks_total";
 /// Results kept for messages whose connection was lost while they ran; labels: queue, fate (`used`, `evicted`).
 pub const KEPT_RESULTS: &str = "jm_mq_kept_results_total";
-/// Messages published; labels: exchange ([`DEFAULT_EXCHANGE`] for the one without a name), outcome (`confirmed`,
-/// `unroutable`, `refused`, `timed_out`, `not_connected`, `invalid`).
+/// Messages published, but for replies; labels: exchange ([`DEFAULT_EXCHANGE`] for the one without a name), outcome
+/// (`confirmed`, `unroutable`, `refused`, `timed_out`, `not_connected`, `invalid`, `forbidden`). A message of a task is
+/// counted as `timed_out` or `not_connected` each time that `publisher.timeout` passes, and once more when it is done.
 pub const PUBLISHES: &str = "jm_mq_publishes_total";
+/// Replies to whoever asked, which fail no task; labels: outcome (those of [`PUBLISHES`]). All but `confirmed` are dropped.
+pub const REPLIES: &str = "jm_mq_replies_total";
 /// From the first attempt to publish to the broker's confirm; labels: exchange, outcome.
 pub const PUBLISH_CONFIRM_SECONDS: &str = "jm_mq_publish_confirm_seconds";
 
@@ -78,9 +84,10 @@ pub const OTHER: &str = "other";
 pub const DEFAULT_EXCHANGE: &str = "amq.default";
 
 /// Why a group ended that was not told to: the `reason` of [`RECONNECTS`].
-const RECONNECT_REASONS: [&str; 3] = ["lost", "cancelled", "panic"];
-/// The `outcome` of [`PUBLISHES`].
-const PUBLISH_OUTCOMES: [&str; 6] = ["confirmed", "unroutable", "refused", "timed_out", "not_connected", "invalid"];
+const RECONNECT_REASONS: [&str; 5] = ["lost", "cancelled", "timeout", "forgotten", "panic"];
+/// The `outcome` of [`PUBLISHES`] and [`REPLIES`].
+const PUBLISH_OUTCOMES: [&str; 7] =
+    ["confirmed", "unroutable", "refused", "timed_out", "not_connected", "invalid", "forbidden"];
 
 /// Tells the installed recorder every metric's unit and meaning. Call it once, after installing one.
 pub fn describe() {
@@ -93,6 +100,7 @@ pub fn describe() {
         (LOST_ACKS, "Settlements that the broker never got"),
         (KEPT_RESULTS, "Results kept across a lost connection, by fate"),
         (PUBLISHES, "Messages published, by outcome"),
+        (REPLIES, "Replies to whoever asked, by outcome"),
     ] {
         describe_counter!(name, Unit::Count, text);
     }
@@ -164,6 +172,9 @@ const MAX_EXCHANGES: usize = 64;
 
 impl PublishMetrics {
     pub(crate) fn new() -> Self {
+        for outcome in PUBLISH_OUTCOMES {
+            counter!(REPLIES, "outcome" => outcome).increment(0);
+        }
         Self(Mutex::default())
     }
 
@@ -207,13 +218,18 @@ impl PublishMetrics {
     }
 }
 
+/// Counts a reply. Rare enough to be looked up.
+pub(crate) fn reply(outcome: &'static str) {
+    counter!(REPLIES, "outcome" => outcome).increment(1);
+}
+
 /// The handles of one queue, looked up once: a look-up per message would cost more than the counting.
 pub(crate) struct QueueMetrics {
     queue: String,
     types: HashMap<String, TypeMetrics>,
     other: TypeMetrics,
-    pub(crate) ready: Gauge,
-    pub(crate) consumers: Gauge,
+    ready: Gauge,
+    consumers: Gauge,
     in_flight: Gauge,
     pub(crate) workers: Gauge,
     pub(crate) consumer_ready: Gauge,
@@ -255,7 +271,7 @@ impl QueueMetrics {
         for reason in RECONNECT_REASONS {
             counter!(RECONNECTS, "queue" => name(), "reason" => reason).increment(0);
         }
-        Self {
+        let metrics = Self {
             types: types.map(|kind| (kind.to_owned(), of_type(kind))).collect(),
             other: of_type(OTHER),
             ready: gauge!(QUEUE_MESSAGES_READY, "queue" => name()),
@@ -273,7 +289,17 @@ impl QueueMetrics {
             kept_used: counter!(KEPT_RESULTS, "queue" => name(), "fate" => "used"),
             kept_evicted: counter!(KEPT_RESULTS, "queue" => name(), "fate" => "evicted"),
             queue: name(),
-        }
+        };
+        metrics.backlog(None);
+        metrics
+    }
+
+    /// Ready messages and consumers, as far as the broker says.
+    pub(crate) fn backlog(&self, known: Option<(u32, u32)>) {
+        let (ready, consumers) =
+            known.map_or((f64::NAN, f64::NAN), |(ready, consumers)| (ready.into(), consumers.into()));
+        self.ready.set(ready);
+        self.consumers.set(consumers);
     }
 
     /// Counts a delivery as in flight until the guard is dropped, however that comes about.

@@ -1,29 +1,30 @@
 //! Confirmed publishing: the specification's `sendMsg`, with an answer.
 
+mod attempts;
 mod batch;
 mod channel;
+mod lane;
+mod suspicion;
+mod ward;
 mod window;
 
-use std::{
-    fmt,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::{fmt, ops::ControlFlow, pin::pin, sync::Arc, time::Duration};
 
 use jiff::fmt::serde::unsigned_duration::friendly::compact::required as duration;
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
-use self::channel::{ChannelPool, Failure};
+use self::{
+    attempts::{Progress, Stage},
+    channel::ChannelPool,
+    lane::Lane,
+    ward::Ward,
+};
 use crate::{
-    backoff::ReconnectBackoff,
     broker::{Broker, ConnectionPool, Role},
     error::{ConnectError, OptionsError, PublishError, TimeoutCause},
     message::Outgoing,
-    metrics::PublishMetrics,
+    metrics::{self, PublishMetrics},
     options::{check, check_duration},
     topology::{self, Declare, Topology},
 };
@@ -32,7 +33,11 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PublisherOptions {
-    /// The deadline of every publish, connecting and reconnecting included. Default 10 s.
+    /// How long a caller waits for the outcome of a publish, connecting and reconnecting included. Default 10 s.
+    ///
+    /// What a consumer publishes for its tasks is not given up after that time, but told and counted as late: what was
+    /// written is waited for as long as its channel lives, since published again it would arrive twice. A reply to whoever
+    /// asked is dropped.
     #[serde(with = "duration")]
     pub timeout: Duration,
     /// Connections to spread the channels over. Default 1: one carries tens of thousands of confirms a second.
@@ -65,13 +70,20 @@ impl PublisherOptions {
 /// Every publish is `mandatory` and confirmed, has a deadline, and survives a lost connection: it is sent again with
 /// the same message id until it is confirmed or its deadline has passed. Connections and channels are pooled and
 /// opened when they are first needed, where the specification opens a channel for each message.
+///
+/// A message that makes the broker close the connection each time is recognised when it has done so three times alone,
+/// and is [`PublishError::Invalid`]. Replies ([`Answers::and_reply`](crate::Answers::and_reply)) go to addresses that
+/// strangers choose, so they have a connection of their own. They are not `mandatory`, and counted apart.
 #[derive(Clone)]
 pub struct Publisher {
     inner: Arc<Inner>,
 }
 
 struct Inner {
-    channels: ChannelPool,
+    /// Answers, dead letters and whatever an application publishes.
+    answers: Lane,
+    /// To addresses that strangers choose.
+    replies: Lane,
     options: PublisherOptions,
     app_id: String,
     metrics: PublishMetrics,
@@ -88,13 +100,19 @@ impl Publisher {
     pub fn new(broker: &Broker, options: PublisherOptions) -> Result<Self, OptionsError> {
         options.validate()?;
         let rpc_timeout = broker.options().rpc_timeout;
-        let connections = (0..options.connections)
-            .map(|number| ConnectionPool::new(broker, Role::Publisher, &format!("#{number}")))
-            .collect();
-        let channels = ChannelPool::new(connections, options.channels, rpc_timeout);
+        let connection = |purpose: &str| ConnectionPool::new(broker, Role::Publisher, purpose);
+        let connections = (0..options.connections).map(|number| connection(&format!("#{number}"))).collect();
+        let answers = Lane {
+            channels: ChannelPool::new(connections, options.channels, rpc_timeout, true),
+            ward: Ward::new(broker, "one message"),
+        };
+        let replies = Lane {
+            channels: ChannelPool::new(vec![connection("replies")], options.channels, rpc_timeout, false),
+            ward: Ward::new(broker, "one reply"),
+        };
         let hosts = broker.options().nodes_shown();
         let app_id = broker.identity().app_id.clone();
-        let inner = Inner { channels, options, app_id, metrics: PublishMetrics::new(), rpc_timeout, hosts };
+        let inner = Inner { answers, replies, options, app_id, metrics: PublishMetrics::new(), rpc_timeout, hosts };
         Ok(Self { inner: Arc::new(inner) })
     }
 
@@ -111,9 +129,39 @@ impl Publisher {
     pub async fn publish(&self, outgoing: &Outgoing) -> Result<(), PublishError> {
         let started = Instant::now();
         let result = self.publish_until(outgoing, started + self.inner.options.timeout).await;
-        let outcome = result.as_ref().map_or_else(PublishError::outcome_label, |()| "confirmed");
-        self.inner.metrics.record(&outgoing.exchange, outcome, started.elapsed());
+        self.inner.record(outgoing, result.as_ref().err(), started);
         result
+    }
+
+    /// Publishes one message of a task until its outcome is known, however long that takes: what was written is waited for as
+    /// long as its channel lives, and written again only when that is gone.
+    ///
+    /// Each time that the publisher's timeout passes, `is_late` is told what is waited for. It may then end the publish, with
+    /// that error, unless the message is on its way.
+    pub(crate) async fn publish_patiently(
+        &self,
+        outgoing: &Outgoing,
+        mut is_late: impl FnMut(&PublishError) -> ControlFlow<()>,
+    ) -> Result<(), PublishError> {
+        let started = Instant::now();
+        let progress = Progress::default();
+        let mut attempts = pin!(self.inner.attempts(outgoing, &progress));
+        loop {
+            if let Ok(result) = timeout(self.inner.options.timeout, attempts.as_mut()).await {
+                self.inner.record(outgoing, result.as_ref().err(), started);
+                return result;
+            }
+            let error = self.inner.timed_out(outgoing, &progress);
+            self.inner.record(outgoing, Some(&error), started);
+            if is_late(&error).is_break() && !progress.is_on_its_way() {
+                return Err(error);
+            }
+        }
+    }
+
+    /// The largest frame with properties that the broker takes, in bytes, as far as is known.
+    pub(crate) fn frame_max(&self) -> usize {
+        self.inner.answers.channels.frame_max()
     }
 
     /// Publishes many messages over one channel without waiting for each, and says for each what became of it, in the
@@ -133,9 +181,9 @@ impl Publisher {
     /// When the broker refuses, or cannot be reached within the publisher's timeout.
     pub async fn declare(&self, topology: &Topology) -> Result<(), ConnectError> {
         let declare = async {
-            let lease = self.inner.channels.lease().await?;
+            let lease = self.inner.answers.channels.lease().await?;
             topology.declare(lease.channel()).await?;
-            lease.give_back();
+            lease.give_back().await;
             Ok(())
         };
         self.within_timeout(declare).await
@@ -143,9 +191,9 @@ impl Publisher {
 
     pub(crate) async fn declare_dead_letter_queue(&self, queue: &str, declare: Declare) -> Result<(), ConnectError> {
         let declare = async {
-            let lease = self.inner.channels.lease().await?;
+            let lease = self.inner.answers.channels.lease().await?;
             topology::declare_dead_letter_queue(lease.channel(), queue, declare).await?;
-            lease.give_back();
+            lease.give_back().await;
             Ok(())
         };
         self.within_timeout(declare).await
@@ -153,7 +201,8 @@ impl Publisher {
 
     /// Closes the connections; publishes still under way fail. A clone that publishes later fails as well.
     pub async fn close(&self) {
-        self.inner.channels.close(self.inner.rpc_timeout.min(Duration::from_secs(2))).await;
+        let limit = self.inner.rpc_timeout.min(Duration::from_secs(2));
+        tokio::join!(self.inner.answers.close(limit), self.inner.replies.close(limit));
     }
 
     async fn within_timeout(
@@ -161,56 +210,48 @@ impl Publisher {
         declare: impl Future<Output = Result<(), ConnectError>>,
     ) -> Result<(), ConnectError> {
         let limit = self.inner.options.timeout;
-        match tokio::time::timeout(limit, declare).await {
+        match timeout(limit, declare).await {
             Ok(result) => result,
             Err(_) => Err(self.inner.silent("declaring")),
         }
     }
 
     async fn publish_until(&self, outgoing: &Outgoing, deadline: Instant) -> Result<(), PublishError> {
-        if let Some(reason) = channel::defect(outgoing) {
-            return Err(PublishError::Invalid { exchange: outgoing.exchange.clone(), reason });
-        }
-        let progress = Progress { stage: Mutex::new(Stage::Waiting(None)), written: AtomicBool::new(false) };
-        let attempts = async {
-            let mut backoff = reconnect_backoff();
-            loop {
-                match self.attempt(outgoing, &progress).await {
-                    Ok(()) => return Ok(()),
-                    Err(Failure::Final(error)) => return Err(error),
-                    Err(Failure::Lost(error)) => progress.set(Stage::Waiting(Some(error))),
-                }
-                tokio::time::sleep(backoff.next_delay()).await;
-            }
-        };
-        // Ends the borrow of `progress` together with the attempts.
-        let finished = timeout_at(deadline, attempts).await;
-        finished.unwrap_or_else(|_| {
-            let (stage, written) = progress.end();
-            Err(self.inner.timed_out(&outgoing.exchange, stage, written))
-        })
-    }
-
-    async fn attempt(&self, outgoing: &Outgoing, progress: &Progress) -> Result<(), Failure> {
-        let lease = self.inner.channels.lease().await?;
-        lease.wait_while_blocked(|| progress.set(Stage::Blocked)).await;
-        progress.set(Stage::Written { on: lease.connection() });
-        lease.publish(outgoing, &self.inner.app_id).await?;
-        lease.give_back();
-        Ok(())
+        let progress = Progress::default();
+        let finished = timeout_at(deadline, self.inner.attempts(outgoing, &progress)).await;
+        finished.unwrap_or_else(|_| Err(self.inner.timed_out(outgoing, &progress)))
     }
 }
 
 impl Inner {
-    /// Says what a publish was waiting for when its time was up.
-    fn timed_out(&self, exchange: &str, stage: Stage, written: bool) -> PublishError {
+    fn lane(&self, outgoing: &Outgoing) -> &Lane {
+        if outgoing.required { &self.answers } else { &self.replies }
+    }
+
+    fn record(&self, outgoing: &Outgoing, error: Option<&PublishError>, started: Instant) {
+        let outcome = error.map_or("confirmed", PublishError::outcome_label);
+        if outgoing.required {
+            self.metrics.record(&outgoing.exchange, outcome, started.elapsed());
+        } else {
+            metrics::reply(outcome);
+        }
+    }
+
+    /// Says what a publish is waiting for.
+    fn timed_out(&self, outgoing: &Outgoing, progress: &Progress) -> PublishError {
+        let (stage, written) = progress.now();
+        self.late(outgoing, stage, written)
+    }
+
+    fn late(&self, outgoing: &Outgoing, stage: Stage, written: bool) -> PublishError {
         let after = self.options.timeout;
-        let timed_out = |cause| PublishError::TimedOut { exchange: exchange.to_owned(), after, cause };
+        let timed_out = |cause| PublishError::TimedOut { exchange: outgoing.exchange.clone(), after, cause };
         let blocked = |reason| timed_out(TimeoutCause::Blocked { reason, written });
         let not_connected = |source| PublishError::NotConnected { written, after, source };
-        match (stage, self.channels.alarm()) {
+        let channels = &self.lane(outgoing).channels;
+        match (stage, channels.alarm()) {
             (Stage::Waiting(_), Some(reason)) => blocked(reason),
-            (Stage::Waiting(None), None) if self.channels.exhausted() => timed_out(TimeoutCause::Busy),
+            (Stage::Waiting(None), None) if channels.exhausted() => timed_out(TimeoutCause::Busy),
             (Stage::Waiting(None), None) => not_connected(self.silent("connecting")),
             (Stage::Waiting(Some(source)), None) => not_connected(source),
             (Stage::Blocked, reason) => blocked(reason.unwrap_or_default()),
@@ -221,40 +262,6 @@ impl Inner {
 
     fn silent(&self, doing: &'static str) -> ConnectError {
         ConnectError::Silent { hosts: self.hosts.clone(), after: self.options.timeout, doing }
-    }
-}
-
-/// Quick, since the publish has a deadline of its own.
-fn reconnect_backoff() -> ReconnectBackoff {
-    ReconnectBackoff::new(Duration::from_millis(20), Duration::from_millis(500))
-}
-
-/// How far a publish has come; read when its time is up.
-struct Progress {
-    stage: Mutex<Stage>,
-    /// Whether any attempt has handed the message to a connection.
-    written: AtomicBool,
-}
-
-#[derive(Clone)]
-enum Stage {
-    /// For a channel, possibly after a lost connection.
-    Waiting(Option<ConnectError>),
-    /// Holds the message back, since the broker blocks publishers.
-    Blocked,
-    /// Handed to the connection.
-    Written { on: lapin::ConnectionStatus },
-}
-
-impl Progress {
-    fn set(&self, stage: Stage) {
-        self.written.fetch_or(matches!(stage, Stage::Written { .. }), Ordering::Relaxed);
-        *self.stage.lock().unwrap_or_else(PoisonError::into_inner) = stage;
-    }
-
-    /// Where it stands, and whether it was ever written.
-    fn end(self) -> (Stage, bool) {
-        (self.stage.into_inner().unwrap_or_else(PoisonError::into_inner), self.written.into_inner())
     }
 }
 

@@ -3,15 +3,17 @@
 use std::{collections::HashMap, fmt, marker::PhantomData, pin::Pin, sync::Arc};
 
 use bytes::Bytes;
+use lapin::BasicProperties;
 use serde::de::DeserializeOwned;
 
 use crate::{
     body,
     context::Context,
+    encoding::{self, Undecoded},
     error::OptionsError,
     handler::{Answers, Handler, HandlerError},
     message::Payload,
-    options::check_name,
+    options::{ConsumerOptions, check_name},
 };
 
 /// The handlers of one queue, one line for each message type:
@@ -41,7 +43,8 @@ pub struct Router {
 /// A message as it came, for a handler that does without a typed body.
 #[derive(Clone, Debug)]
 pub struct RawMessage {
-    /// The body, byte for byte.
+    /// The body, byte for byte: a `content_encoding` is not undone, a charset not checked. The
+    /// [context](Context::envelope) has the properties that tell of them.
     pub body: Bytes,
 }
 
@@ -52,6 +55,11 @@ impl Router {
     }
 
     /// Registers the handler for `T`'s type. The body is read as JSON; unknown fields are ignored.
+    ///
+    /// A `content_encoding` of gzip, deflate or zstd is undone before, up to
+    /// [`max_body_bytes`](crate::ConsumerOptions::max_body_bytes); other encodings, and charsets other than UTF-8, are an
+    /// error that names them. A type with collections should bound them while they are read: `"",` takes three bytes
+    /// in a body, and a `String` for it 24 in memory.
     #[must_use]
     pub fn on<T, H>(self, handler: H) -> Self
     where
@@ -116,6 +124,9 @@ impl Router {
         let Some((_, route)) = self.route(message_type) else {
             return Err(HandlerError::permanent(unknown_type(message_type)));
         };
+        let limit = ConsumerOptions::default().max_body_bytes;
+        let body = route.decoded(context.envelope().properties(), &body, limit);
+        let body = body.map_err(|error| HandlerError::permanent(error.text))?;
         route.run(body, context.clone()).await.map_err(|error| match error {
             RunError::Handler(error) => error,
             RunError::Undecodable(error) => HandlerError::permanent(error),
@@ -194,6 +205,9 @@ pub(crate) type RunFuture = Pin<Box<dyn Future<Output = Result<Answers, RunError
 
 /// A handler whose task type has been forgotten.
 pub(crate) trait Route: Send + Sync {
+    /// The body as [`run`](Self::run) takes it, of at most `limit` bytes.
+    fn decoded(&self, properties: &BasicProperties, body: &Bytes, limit: usize) -> Result<Bytes, Undecoded>;
+
     /// Reads the body and runs the handler once. The body is read anew for each run: tasks need not be `Clone`.
     fn run(&self, body: Bytes, context: Context) -> RunFuture;
 }
@@ -204,6 +218,10 @@ struct Json<T, H> {
 }
 
 impl<T: DeserializeOwned + Send + 'static, H: Handler<T>> Route for Json<T, H> {
+    fn decoded(&self, properties: &BasicProperties, body: &Bytes, limit: usize) -> Result<Bytes, Undecoded> {
+        encoding::decoded(properties, body, limit)
+    }
+
     fn run(&self, body: Bytes, context: Context) -> RunFuture {
         let handler = Arc::clone(&self.handler);
         Box::pin(async move {
@@ -219,6 +237,10 @@ struct Raw<H> {
 }
 
 impl<H: Handler<RawMessage>> Route for Raw<H> {
+    fn decoded(&self, _: &BasicProperties, body: &Bytes, _: usize) -> Result<Bytes, Undecoded> {
+        Ok(body.clone())
+    }
+
     fn run(&self, body: Bytes, context: Context) -> RunFuture {
         let handler = Arc::clone(&self.handler);
         Box::pin(async move { handler.handle(RawMessage { body }, &context).await.map_err(RunError::Handler) })

@@ -18,7 +18,7 @@ pub(crate) enum Settlement {
 /// Why a message could not be handled. The names are those of the `jm-error-kind` header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum FailureKind {
-    /// The handler said that it never will succeed.
+    /// The handler said that it never will succeed, or the broker can never take its answer.
     Permanent,
     /// Every attempt failed.
     Exhausted,

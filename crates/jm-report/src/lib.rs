@@ -9,4 +9,4 @@ mod record;
 
 pub use page::{Page, TEXT_LINES, seconds, wrapped};
 pub use plain::plain;
-pub use record::record;
+pub use record::{Fate, Fates, record};

@@ -1,15 +1,12 @@
 //! Texts of models and of strangers, as a terminal can show them.
 
+use jm_service::escape::is_obeyed;
+
 /// In one line, and without what a terminal would take for commands, or would change the order of other letters.
 pub fn plain(text: &str) -> String {
-    let letters = text.chars().filter(|letter| !turns_others(*letter));
+    let letters = text.chars().filter(|letter| letter.is_control() || letter.is_whitespace() || !is_obeyed(*letter));
     let letters: String = letters.map(|letter| if letter.is_control() { ' ' } else { letter }).collect();
     letters.split_whitespace().collect::<Vec<_>>().join(" ")
-}
-
-/// Unicode's marks of direction that hold for the letters behind them.
-fn turns_others(letter: char) -> bool {
-    matches!(letter, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 #[cfg(test)]

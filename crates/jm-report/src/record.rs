@@ -1,12 +1,43 @@
 //! A record as it is kept.
 
+use std::collections::BTreeMap;
+
 use console::Style;
+use jm_tasks::Stage;
 use record_event_worker::{DeletedUpTo, RecordView};
+use serde::Serialize;
 
 use crate::page::Page;
 
-/// All that is stored of a record.
-pub fn record(view: &RecordView, coloured: bool) -> String {
+/// What has become of a task whose result has not arrived.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "state", rename_all = "snake_case")]
+pub enum Fate {
+    /// It is no dead letter: it waits, or a worker has it.
+    NotDead,
+    /// It is a dead letter.
+    Dead {
+        /// In this queue.
+        queue: String,
+        /// The kind of failure, as the worker or the broker noted it.
+        error_kind: Option<String>,
+        /// The error's text.
+        error: Option<String>,
+        /// When it was given up.
+        failed_at: Option<String>,
+    },
+    /// Nobody looked, or it could not be found out.
+    Unknown {
+        /// For this reason.
+        why: String,
+    },
+}
+
+/// What has become of a record's tasks.
+pub type Fates = BTreeMap<Stage, Fate>;
+
+/// All that is stored of a record, and the fates of its tasks.
+pub fn record(view: &RecordView, fates: &Fates, coloured: bool) -> Page {
     let mut page = Page::new(coloured);
     let content = view.content.as_ref();
     let title = content.and_then(|content| content.title.as_deref());
@@ -18,11 +49,27 @@ pub fn record(view: &RecordView, coloured: bool) -> String {
     page.transcript(view);
     page.results(view);
     for (stage, task) in &view.tasks {
-        let label = page.styled(Style::new().yellow(), "under way");
         let words = format!("{stage} since {}, task {}", task.started_at.strftime("%Y-%m-%d %H:%M:%S"), task.task_id);
-        page.wrapped_entry(&label, &words);
+        let (style, label, more) = match fates.get(stage) {
+            Some(Fate::NotDead) => (Style::new().yellow(), "under way", String::new()),
+            Some(Fate::Dead { queue, error_kind, error, failed_at }) => {
+                let [kind, error, at] = [error_kind, error, failed_at].map(|text| text.as_deref().unwrap_or("unknown"));
+                let look = format!("`jm dead show {queue} --exact --id {}`", task.task_id);
+                (
+                    Style::new().red().bold(),
+                    "dead",
+                    format!("; dead letter in {queue} since {at}, {kind}: {error}; {look}"),
+                )
+            }
+            Some(Fate::Unknown { why }) => {
+                (Style::new().yellow(), "no result", format!("; whether it is a dead letter is not known: {why}"))
+            }
+            None => (Style::new().yellow(), "no result", String::new()),
+        };
+        let label = page.styled(style, label);
+        page.wrapped_entry(&label, &format!("{words}{more}"));
     }
-    page.into_text()
+    page
 }
 
 fn revision(view: &RecordView) -> String {
@@ -38,8 +85,6 @@ fn revision(view: &RecordView) -> String {
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say so at once")]
-
-    use std::collections::BTreeMap;
 
     use jm_tasks::{RecordContent, RecordId};
 
@@ -66,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_record_fits_eighty_columns_and_obeys_nobody() {
-        let page = record(&view(), false);
+        let page = record(&view(), &Fates::new(), false).into_text();
         for line in page.lines() {
             assert!(console::measure_text_width(line) <= 80, "{line}");
         }
@@ -76,8 +121,8 @@ mod tests {
     #[test]
     fn what_was_deleted_is_said() {
         let gone = RecordView { content: None, revision: None, deleted: Some(DeletedUpTo::ForGood), ..view() };
-        assert!(record(&gone, false).contains("record     r-1, deleted"));
+        assert!(record(&gone, &Fates::new(), false).into_text().contains("record     r-1, deleted"));
         let older = RecordView { deleted: Some(DeletedUpTo::Revision(2)), ..view() };
-        assert!(record(&older, false).contains("revision 3, deleted up to revision 2"));
+        assert!(record(&older, &Fates::new(), false).into_text().contains("revision 3, deleted up to revision 2"));
     }
 }

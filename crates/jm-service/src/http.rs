@@ -18,9 +18,8 @@ use tokio::{
     time::timeout,
 };
 
-use tracing_appender::non_blocking::ErrorCounter;
-
 use self::health::Health;
+use crate::logging::DroppedLines;
 
 pub(crate) mod health;
 pub(crate) mod metrics;
@@ -45,7 +44,7 @@ pub(crate) struct Pages {
     pub(crate) metrics: PrometheusHandle,
     pub(crate) process: metrics_process::Collector,
     pub(crate) health: Health,
-    pub(crate) dropped_logs: ErrorCounter,
+    pub(crate) dropped_logs: DroppedLines,
 }
 
 /// Takes the port.
@@ -106,8 +105,8 @@ impl Pages {
         match request.uri().path() {
             "/metrics" => {
                 self.process.collect();
-                metrics::log_lines_dropped(self.dropped_logs.dropped_lines());
-                page(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", self.metrics.render())
+                metrics::log_lines_dropped(self.dropped_logs.count());
+                page(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", metrics::known(&self.metrics.render()))
             }
             "/health/live" => text(StatusCode::OK, "alive\n"),
             "/health/ready" => match self.health.ready() {

@@ -32,6 +32,7 @@
 
 mod command_line;
 pub mod config;
+pub mod escape;
 pub mod exit;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;

@@ -1,5 +1,7 @@
 //! Logs to standard output: JSON for machines, text for a terminal.
 
+mod lines;
+
 use std::io::IsTerminal;
 
 use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGuard};
@@ -10,6 +12,7 @@ use tracing_subscriber::{
     util::SubscriberInitExt,
 };
 
+use self::lines::{Lines, Lost};
 use crate::{
     config::{LogFormat, LogOptions},
     reporting::Reports,
@@ -32,12 +35,26 @@ const MAX_WAITING_LINES: usize = 16 * 1024;
 /// Writes what is waiting when it is dropped.
 pub(crate) struct Logs {
     _writer: WorkerGuard,
-    dropped: ErrorCounter,
+    dropped: DroppedLines,
+}
+
+/// Counts the lines that did not get out.
+#[derive(Clone)]
+pub(crate) struct DroppedLines {
+    unread: ErrorCounter,
+    unwritten: Lost,
+}
+
+impl DroppedLines {
+    /// Those that waited too long for a reader, and those whose write failed: a full disk, a closed pipe.
+    pub(crate) fn count(&self) -> usize {
+        self.unread.dropped_lines().saturating_add(self.unwritten.count())
+    }
 }
 
 impl Logs {
-    /// Lines that were dropped since nobody read.
-    pub(crate) fn dropped(&self) -> ErrorCounter {
+    /// Lines that were dropped.
+    pub(crate) fn dropped(&self) -> DroppedLines {
         self.dropped.clone()
     }
 }
@@ -50,11 +67,10 @@ pub(crate) fn install(options: &LogOptions, reports: Option<Reports>) -> Logs {
         LogFormat::Text => false,
         LogFormat::Auto => !terminal,
     };
-    let (output, writer) = NonBlockingBuilder::default()
-        .buffered_lines_limit(MAX_WAITING_LINES)
-        .thread_name("jm-logs")
-        .finish(std::io::stdout());
-    let dropped = output.error_counter();
+    let (written, unwritten) = Lines::new(std::io::stdout());
+    let (output, writer) =
+        NonBlockingBuilder::default().buffered_lines_limit(MAX_WAITING_LINES).thread_name("jm-logs").finish(written);
+    let dropped = DroppedLines { unread: output.error_counter(), unwritten };
     let lines = tracing_subscriber::fmt::layer().with_writer(output);
     let lines: Box<dyn Layer<Registry> + Send + Sync> = if json {
         Box::new(lines.json().flatten_event(true).with_current_span(false))

@@ -18,7 +18,7 @@ use tracing::{
 };
 use tracing_subscriber::layer::{Context, Layer};
 
-use crate::{config::SentryOptions, worker::Worker};
+use crate::{config::SentryOptions, escape::escaped_lines, worker::Worker};
 
 /// How long the process waits at its end for reports to leave: it exits within a second.
 const FLUSH_LIMIT: Duration = Duration::from_millis(600);
@@ -127,10 +127,10 @@ impl Fields {
 
 impl Visit for Fields {
     fn record_str(&mut self, field: &Field, value: &str) {
-        self.0.insert(field.name(), value.to_owned());
+        self.0.insert(field.name(), escaped_lines(value));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.0.insert(field.name(), format!("{value:?}"));
+        self.0.insert(field.name(), escaped_lines(&format!("{value:?}")));
     }
 }

@@ -15,6 +15,7 @@
 //! Times within a recording are seconds from its beginning.
 
 mod answer;
+mod bounded;
 mod catalog;
 mod embedding;
 #[cfg(any(test, fuzzing))]

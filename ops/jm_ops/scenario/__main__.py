@@ -1,6 +1,6 @@
 """`python -m jm_ops.scenario --workers FOLDER --rabbitmq ROOT`: plays the story, and tells what is not true.
 
-FOLDER has the five workers' binaries; ROOT is a Debian root with RabbitMQ 4, as `scripts/install-rabbitmq-4` makes it.
+FOLDER has the five workers' binaries; ROOT is a Debian root with RabbitMQ 4.3, as `scripts/install-rabbitmq 4.3` makes it.
 It takes about five minutes. `--pictures FOLDER` also draws every dashboard.
 """
 

@@ -1,4 +1,4 @@
-"""A private RabbitMQ 4 from a Debian root, configured and peopled as k8s/components/rabbitmq says.
+"""A private RabbitMQ 4.3 from a Debian root, also one that is configured and peopled as k8s/components/rabbitmq says.
 
 It runs in a PID namespace of its own, so that its daemons go when it goes, and listens on 127.0.0.1 only.
 """
@@ -11,6 +11,7 @@ import secrets
 import shutil
 import subprocess
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,27 +24,43 @@ MANIFESTS = ROOT / "k8s" / "components" / "rabbitmq"
 _VHOST = "%2F"
 
 
-class Broker:
-    def __init__(self, root: Path, folder: Path, without: tuple[str, ...] = ()):
-        """`without` are keys of the manifest's configuration that this one does not have."""
-        self._left_out = ("#", "cluster_partition", "disk_free", *without)
+@dataclass(frozen=True)
+class Ctl:
+    """rabbitmqctl of a node: without arguments, and its environment."""
+
+    command: list[str]
+    env: dict[str, str]
+
+
+class Node:
+    """One node, with the lines of configuration and the files that it is given."""
+
+    def __init__(self, root: Path, folder: Path, lines: list[str], files: dict[str, str] | None = None):
+        """`files` have their text by their path in the node's own folder, which a line names as `{own}`."""
         self.amqp, self.management, self.metrics, self._dist, self._epmd = free_ports(5)
         self._root = root
         self._inside = f"/srv/jm-{secrets.token_hex(4)}"
         self._own = root / self._inside.lstrip("/")
         self._folder = folder
+        self._lines, self._files = lines, files or {}
         self.admin = ("admin", secrets.token_urlsafe(12))
-        self.users: dict[str, str] = {}
         self._node: Process | None = None
 
     def start(self) -> None:
         (self._own / "home").mkdir(parents=True)
+        hosts = self._root / "etc" / "hosts"
+        if not hosts.exists():
+            hosts.write_text("127.0.0.1 localhost\n")
         cookie = self._own / "home" / ".erlang.cookie"
         cookie.write_text(secrets.token_hex(16))
         cookie.chmod(0o400)
         (self._own / "enabled_plugins").write_text(
             "[rabbitmq_management,rabbitmq_prometheus,rabbitmq_shovel,rabbitmq_shovel_management].\n"
         )
+        for name, text in self._files.items():
+            path = self._own / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
         (self._own / "rabbitmq.conf").write_text(self._configuration())
         script = (
             f'mount -t proc proc "$1/proc" && exec chroot "$1" /usr/bin/env -i {self._environment()} '
@@ -52,7 +69,6 @@ class Broker:
         command = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", script, "sh", str(self._root)]
         self._node = Process("rabbitmq", command, self._folder)
         until("management API of RabbitMQ", 90, self._is_up)
-        self._people()
 
     def stop(self) -> None:
         if self._node:
@@ -71,14 +87,17 @@ class Broker:
 
     def control(self, *command: str) -> str:
         """rabbitmqctl."""
-        env = dict(pair.split("=", 1) for pair in self._environment().split())
+        ctl = self.ctl()
         done = subprocess.run(
-            ["chroot", str(self._root), "/usr/lib/rabbitmq/bin/rabbitmqctl", *command],
-            env=env, capture_output=True, text=True, timeout=60, check=False,
-        )  # fmt: skip
+            [*ctl.command, *command], env=ctl.env, capture_output=True, text=True, timeout=60, check=False
+        )
         if done.returncode:
             raise RuntimeError(f"rabbitmqctl {command[0]}: {done.stderr.strip() or done.stdout.strip()}")
         return done.stdout
+
+    def ctl(self) -> Ctl:
+        env = dict(pair.split("=", 1) for pair in self._environment().split())
+        return Ctl(["chroot", str(self._root), "/usr/lib/rabbitmq/bin/rabbitmqctl"], env)
 
     def close_connections(self) -> None:
         """All of them, also those that the management API has not heard of yet."""
@@ -88,13 +107,10 @@ class Broker:
         return self.api("GET", f"queues/{_VHOST}/{name}")
 
     def _configuration(self) -> str:
-        """The cluster's own lines, but for those that need other nodes or disks, on ports of ours."""
-        cluster = yaml.safe_load((MANIFESTS / "cluster.yaml").read_text())
-        lines = cluster["spec"]["rabbitmq"]["additionalConfig"].splitlines()
-        kept = [line for line in lines if not line.startswith(self._left_out)]
+        """On ports of ours."""
         return "\n".join(
             [
-                *kept,
+                *(line.replace("{own}", self._inside) for line in self._lines),
                 f"listeners.tcp.1 = 127.0.0.1:{self.amqp}",
                 "management.tcp.ip = 127.0.0.1",
                 f"management.tcp.port = {self.management}",
@@ -134,6 +150,23 @@ class Broker:
         except OSError:
             return False
 
+
+class Broker(Node):
+    """As k8s/components/rabbitmq configures and peoples it."""
+
+    def __init__(self, root: Path, folder: Path, without: tuple[str, ...] = ()):
+        """`without` are keys of the manifest's configuration that this one does not have."""
+        cluster = yaml.safe_load((MANIFESTS / "cluster.yaml").read_text())
+        # Those that need other nodes or disks are left out too.
+        left_out = ("#", "disk_free", *without)
+        lines = cluster["spec"]["rabbitmq"]["additionalConfig"].splitlines()
+        super().__init__(root, folder, [line for line in lines if not line.startswith(left_out)])
+        self.users: dict[str, str] = {}
+
+    def start(self) -> None:
+        super().start()
+        self._people()
+
     def _people(self) -> None:
         """Users, permissions and policies of the manifests, so that the workers run with what they would have."""
         for path in sorted(MANIFESTS.glob("*.yaml")):
@@ -142,7 +175,7 @@ class Broker:
 
     def _apply(self, document: dict) -> None:
         name, spec = document["metadata"]["name"] if "metadata" in document else "", document.get("spec", {})
-        match document["kind"]:
+        match document.get("kind"):
             case "User":
                 self.users[name] = secrets.token_urlsafe(12)
                 tags = ",".join(spec.get("tags", []))

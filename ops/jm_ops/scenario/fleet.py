@@ -29,11 +29,11 @@ class One:
         self.name = program.name
         (self.port,) = free_ports(1)
         self._program, self._folder = program, folder
-        self._env = env | {"JM_HTTP__LISTEN": f"127.0.0.1:{self.port}", "PATH": "/usr/bin:/bin"}
+        self.env = env | {"JM_HTTP__LISTEN": f"127.0.0.1:{self.port}", "PATH": "/usr/bin:/bin"}
         self._process: Process | None = None
 
     def start(self, **env: str) -> None:
-        self._process = Process(self.name, [str(self._program)], self._folder, self._env | env, self._folder)
+        self._process = Process(self.name, [str(self._program)], self._folder, self.env | env, self._folder)
 
     def wait_ready(self, limit: float = 30) -> None:
         until(f"ready {self.name}", limit, lambda: answers(f"http://127.0.0.1:{self.port}/health/ready"))

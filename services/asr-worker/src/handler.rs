@@ -17,8 +17,6 @@ const BEFORE_CHARS: usize = 120;
 const WORDS_CHARS: usize = 79;
 /// The bytes of a language's tag: the longest that BCP 47 asks anybody to keep.
 const TAG_BYTES: RangeInclusive<usize> = 2..=35;
-/// The largest answer: RabbitMQ 4 takes messages of up to 16 MiB.
-const MAX_EVENT_BYTES: usize = 16 * 1024 * 1024;
 
 /// Transcribes recordings.
 pub(crate) struct Transcriber {
@@ -45,14 +43,12 @@ impl Handler<Transcribe> for Transcriber {
             segments: transcription.segments,
             model: transcription.model,
         };
-        let answers = answer(context, event.record_id.as_ref(), &event)?;
-        let bytes = answers.messages().iter().map(|outgoing| outgoing.message().body().len()).max().unwrap_or_default();
-        if bytes > MAX_EVENT_BYTES {
-            let text =
-                format!("audio: its transcript makes {bytes} bytes, more than the {MAX_EVENT_BYTES} of a message");
+        let (segments, most) = (event.segments.len(), TranscriptSegment::MAX_SEGMENTS);
+        if segments > most {
+            let text = format!("audio: its transcript has {segments} segments; at most {most} are kept");
             return Err(HandlerError::permanent(text));
         }
-        Ok(answers)
+        answer(context, event.record_id.as_ref(), &event)
     }
 }
 

@@ -12,8 +12,6 @@ use crate::{
     title::Titler,
 };
 
-/// Messages of one conversation.
-const MAX_MESSAGES: usize = 1000;
 /// What models take: from always the likeliest word to a wild mixture.
 const TEMPERATURES: RangeInclusive<f32> = 0.0..=2.0;
 
@@ -52,8 +50,8 @@ impl Assistant {
 
 impl Handler<Chat> for Assistant {
     async fn handle(&self, task: Chat, context: &Context) -> Result<Answers, HandlerError> {
-        if !(1..=MAX_MESSAGES).contains(&task.messages.len()) {
-            let text = format!("messages: {}; there have to be 1 to {MAX_MESSAGES}", task.messages.len());
+        if task.messages.is_empty() {
+            let text = format!("messages: 0; there have to be 1 to {}", Chat::MAX_MESSAGES);
             return Err(HandlerError::permanent(text));
         }
         if let Some(temperature) = task.temperature

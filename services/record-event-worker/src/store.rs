@@ -23,7 +23,7 @@ mod session;
 mod transaction;
 mod view;
 
-use std::time::Duration;
+use std::{fs::OpenOptions, os::unix::fs::OpenOptionsExt as _, time::Duration};
 
 use sqlx::{
     AnyConnection, AnyPool, AssertSqlSafe, ConnectOptions as _, Connection as _,
@@ -88,6 +88,11 @@ impl Store {
         let target = options.target()?;
         if let Some(folder) = target.folder().filter(|folder| !folder.is_dir()) {
             return Err(StoreError::Folder { folder: folder.to_owned() });
+        }
+        if let Target::Sqlite(file) = &target {
+            // What users wrote is for nobody else's eyes. SQLite gives its other files the same mode; it reports what is
+            // wrong with the place itself. A file that exists keeps its mode.
+            let _ = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
         }
         let address = options.driver_address(&target, true)?;
         let prepared = prepare(options, &target, &address);

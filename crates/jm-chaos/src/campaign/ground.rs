@@ -7,7 +7,7 @@ use jm_mq_core::{AMQPValue, FieldTable};
 use jm_testkit::{Canary, LeakSearch, QueueCounts, RabbitNode, Vhost};
 use tokio::time::{Instant, timeout};
 
-use crate::message::Queue;
+use crate::{message::Queue, plan::Setting};
 
 /// A look at all queues. A node that does not answer by then is down or frozen.
 const LOOK_LIMIT: Duration = Duration::from_secs(2);
@@ -20,34 +20,36 @@ pub struct Ground {
     pub(crate) nodes: Arc<[RabbitNode]>,
     /// The virtual host, as each node has it.
     views: Vec<Vhost>,
+    /// Whether all queues are declared here, and none by the core.
+    pub(crate) declared: bool,
 }
 
 /// All queues' ready and unacked messages and consumers, by the broker's own statistics.
 pub(crate) type Backlog = Vec<(Queue, QueueCounts)>;
 
 impl Ground {
-    /// Starts so many nodes, as one cluster.
-    pub async fn prepare(brokers: u8) -> Result<Self> {
+    /// Starts the nodes, as one cluster.
+    pub async fn prepare(setting: Setting) -> Result<Self> {
         let first = RabbitNode::builder().start().await?;
-        let mut nodes = Vec::with_capacity(brokers.into());
-        for _ in 1..brokers {
+        let mut nodes = Vec::with_capacity(setting.brokers.into());
+        for _ in 1..setting.brokers {
             nodes.push(RabbitNode::builder().join(&first)?.start().await?);
         }
         nodes.insert(0, first);
-        Self::on(nodes.into()).await
+        Self::on(nodes.into(), setting.quorum).await
     }
 
     /// The same nodes, with a virtual host of its own.
     pub async fn another(&self) -> Result<Self> {
-        Self::on(Arc::clone(&self.nodes)).await
+        Self::on(Arc::clone(&self.nodes), self.declared).await
     }
 
-    async fn on(nodes: Arc<[RabbitNode]>) -> Result<Self> {
+    async fn on(nodes: Arc<[RabbitNode]>, declared: bool) -> Result<Self> {
         let vhost = nodes[0].vhost().await?;
         let views = nodes.iter().map(|node| node.view_of(&vhost)).collect();
-        let ground = Self { nodes, views };
+        let ground = Self { nodes, views, declared };
         for queue in Queue::ALL {
-            if ground.declared() || queue == Queue::Poison {
+            if declared || queue == Queue::Poison {
                 ground.declare_quorum(queue).await?;
             }
         }
@@ -86,11 +88,6 @@ impl Ground {
         let leader = self.nodes[0].eval(&expression).await?;
         let leads = |node: &&RabbitNode| leader.trim_matches('\'') == node.name();
         self.nodes.iter().find(leads).with_context(|| format!("{leader} leads {} and is no node", queue.name()))
-    }
-
-    /// Whether all queues are declared here, and none by the core.
-    pub(crate) fn declared(&self) -> bool {
-        self.nodes.len() > 1
     }
 
     pub(crate) fn vhost(&self) -> &Vhost {
@@ -160,12 +157,12 @@ impl Ground {
         // A quorum queue's own numbers are its leader's: what other nodes have are statistics, and late.
         let expression = format!(
             "Quorum = fun(Pid, Query) ->
-                 case catch ra:leader_query(Pid, Query, 500) of {{ok, {{_, Count}}, _}} -> Count; _ -> 0 end end,
+                 case catch ra:leader_query(Pid, {{rabbit_fifo, Query, []}}, 500) of {{ok, {{_, Count}}, _}} -> Count; _ -> 0 end end,
              Counts = fun(Queue) -> case amqqueue:get_type(Queue) of
                  rabbit_quorum_queue ->
                      Pid = amqqueue:get_pid(Queue),
-                     [Quorum(Pid, Query) || Query <- [fun rabbit_fifo:query_messages_ready/1,
-                         fun rabbit_fifo:query_messages_checked_out/1, fun rabbit_fifo:query_consumer_count/1]];
+                     [Quorum(Pid, Query) || Query <-
+                         [query_messages_ready, query_messages_checked_out, query_consumer_count]];
                  _ ->
                      case catch rabbit_amqqueue:info(Queue, [messages_ready, messages_unacknowledged, consumers]) of
                          [_, _, _] = Infos -> [Count || {{_, Count}} <- Infos];

@@ -1,14 +1,14 @@
 //! Does the faults of a plan, each at its time, and records when each began and when what it broke works again.
 
-use std::{sync::Arc, time::Duration};
+use std::{fs, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use jm_testkit::{QueueCounts, RabbitNode, TcpProxy};
 use tokio::{task::JoinSet, time::Instant};
 
-use super::{Keepers, Options, ground::Ground, keeper::Keeper};
+use super::{Keepers, Options, ground::Ground, keeper::Keeper, scene::Scene};
 use crate::{
-    history::{FaultKind, Log, Role, What},
+    history::{FaultKind, Role, What},
     message::Queue,
     plan::{Fault, Plan},
 };
@@ -27,9 +27,9 @@ const EMPTY_LIMIT: Duration = Duration::from_secs(8);
 pub(super) async fn inject(
     options: &Options,
     plan: &Plan,
+    scene: &Arc<Scene>,
     ground: &Arc<Ground>,
     keepers: &Keepers,
-    log: &Arc<Log>,
     began: Instant,
 ) -> Result<()> {
     let mut under_way = JoinSet::new();
@@ -49,9 +49,9 @@ pub(super) async fn inject(
     });
     for &fault in &plan.faults {
         tokio::time::sleep_until(began + Duration::from_millis(fault.at_ms)).await;
-        let (ground, log) = (Arc::clone(ground), Arc::clone(log));
+        let (ground, scene) = (Arc::clone(ground), Arc::clone(scene));
         let options = options.clone();
-        let injection = Injection { fault, ground, keepers: Arc::clone(keepers), log, options };
+        let injection = Injection { fault, ground, keepers: Arc::clone(keepers), scene, options };
         if fault.slot == crate::history::EVERYONE {
             let _ = send_heavy.send(injection);
         } else {
@@ -70,20 +70,20 @@ struct Injection {
     fault: Fault,
     ground: Arc<Ground>,
     keepers: Keepers,
-    log: Arc<Log>,
+    scene: Arc<Scene>,
     options: Options,
 }
 
 impl Injection {
     async fn run(self) {
         let Fault { number: fault, kind, slot, .. } = self.fault;
-        self.log.add(What::FaultBegan { fault, kind, slot });
+        self.scene.log.add(What::FaultBegan { fault, kind, slot });
         match self.act().await {
-            Ok(true) => self.log.add(What::FaultHealed { fault }),
+            Ok(true) => self.scene.log.add(What::FaultHealed { fault }),
             // A fault that could not be done is none.
-            Ok(false) => self.log.add(What::FaultVoid { fault }),
+            Ok(false) => self.scene.log.add(What::FaultVoid { fault }),
             Err(error) => {
-                self.log.add(What::FaultVoid { fault });
+                self.scene.log.add(What::FaultVoid { fault });
                 self.options.say(format_args!("fault {} could not be done: {error:#}", self.fault));
             }
         }
@@ -129,7 +129,17 @@ impl Injection {
             FaultKind::PermissionLoss => self.permissions().await,
             FaultKind::QueueDeletion => self.delete_queue().await,
             FaultKind::LeaderKill => self.kill_leader().await,
+            FaultKind::DependencyLoss => self.lose_dependency().await,
         }
+    }
+
+    /// What all handlers depend on is away for some time.
+    async fn lose_dependency(&self) -> Result<bool> {
+        let file = &self.scene.job.outage;
+        fs::write(file, "").with_context(|| format!("could not write {}", file.display()))?;
+        tokio::time::sleep(self.lasts()).await;
+        fs::remove_file(file).with_context(|| format!("could not remove {}", file.display()))?;
+        Ok(true)
     }
 
     async fn link(&self) -> Result<bool> {

@@ -14,6 +14,7 @@ use crate::{
     cast::CAST,
     child::{Deviation, Job},
     history::Log,
+    plan::Plan,
 };
 
 /// What all processes of a campaign have in common.
@@ -37,7 +38,7 @@ pub(super) struct Scene {
 impl Scene {
     pub(super) fn set(
         options: &Options,
-        seed: u64,
+        plan: &Plan,
         ground: &Ground,
         folder: &Path,
         log: Arc<Log>,
@@ -53,13 +54,15 @@ impl Scene {
             process: 0,
             slot: 0,
             part: CAST[0].into(),
-            seed,
+            seed: plan.seed,
             ports: Vec::new(),
             user: vhost.user.clone(),
             password: vhost.password.clone(),
             vhost: vhost.name.clone(),
             history: PathBuf::new(),
-            declared: ground.declared(),
+            declared: ground.declared,
+            requeue: plan.setting.requeue,
+            outage: folder.join("outage"),
             rate: options.rate,
             deviation: None,
         };

@@ -61,7 +61,7 @@ impl Faults {
         match what {
             What::FaultBegan { fault, kind, slot } => {
                 self.seen.insert(fault, Fault { kind, slot, began: at, healed: None, void: false });
-                for slot in plan::touched(slot) {
+                for slot in plan::touched(slot).filter(|_| kind.disturbs_connections()) {
                     for (earlier, _) in self.waiting.remove(&slot).unwrap_or_default() {
                         if let Some(earlier) = self.seen.get(&earlier) {
                             *self.superseded.entry(earlier.kind).or_default() += 1;
@@ -126,7 +126,8 @@ impl Faults {
     /// Whether a slot is kept from the broker by a fault that is not healed yet. A node that is down is in everybody's way:
     /// what it led has no leader until the others have noticed.
     fn unreachable(&self, slot: u8) -> bool {
-        self.seen.values().any(|fault| fault.healed.is_none() && plan::touches(fault.slot, slot))
+        let between = |fault: &Fault| fault.kind.disturbs_connections() && plan::touches(fault.slot, slot);
+        self.seen.values().any(|fault| fault.healed.is_none() && between(fault))
     }
 
     /// A delivery was settled.
@@ -151,6 +152,7 @@ impl Faults {
     pub(super) fn disturbed(&self, slot: u8, from: u64, to: u64) -> bool {
         self.seen.values().any(|fault| {
             !fault.void
+                && fault.kind.disturbs_connections()
                 && plan::touches(fault.slot, slot)
                 && fault.began <= to
                 && fault.healed.is_none_or(|healed| healed + AFTERMATH >= from)
@@ -162,6 +164,7 @@ impl Faults {
         self.seen.values().any(|fault| {
             !fault.void
                 && fault.kind != FaultKind::WorkerDrain
+                && fault.kind.disturbs_connections()
                 && plan::touches(fault.slot, slot)
                 && fault.began <= to
                 && fault.healed.is_none_or(|healed| healed >= from)

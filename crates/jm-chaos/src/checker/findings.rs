@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::message::Id;
 
-/// The ten invariants.
+/// The eleven invariants.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Invariant {
@@ -30,11 +30,13 @@ pub enum Invariant {
     Drained,
     /// 10: after healing, all queues become empty, and each has a consumer.
     Healed,
+    /// 11: no message is taken for poison without as many crashes as the limit is.
+    PoisonCrashed,
 }
 
 impl Invariant {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::NothingLost,
         Self::NothingUnexpected,
         Self::RepeatsExplained,
@@ -45,6 +47,7 @@ impl Invariant {
         Self::InOrder,
         Self::Drained,
         Self::Healed,
+        Self::PoisonCrashed,
     ];
 
     /// In words.
@@ -60,6 +63,7 @@ impl Invariant {
             Self::InOrder => "one worker takes first deliveries in order",
             Self::Drained => "after a drain nothing is unsettled; no handler starts after cancel-ok",
             Self::Healed => "after healing all queues become empty, and each has a consumer",
+            Self::PoisonCrashed => "no poison without a crash for each delivery that is held against it",
         }
     }
 }

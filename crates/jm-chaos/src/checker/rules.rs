@@ -1,4 +1,4 @@
-//! The ten invariants, each a function named after it. What they judge is in the ledger.
+//! The eleven invariants, each a function named after it. What they judge is in the ledger.
 
 use std::collections::BTreeSet;
 
@@ -24,6 +24,7 @@ impl Checker {
             self.nothing_unexpected(id);
             self.repeats_explained(id);
             self.dead_letters_whole(id);
+            self.poison_crashed(id);
         }
     }
 
@@ -120,15 +121,25 @@ impl Checker {
                 format!("{id:?} has {copies} copies among the dead letters, of {deliveries} deliveries")
             });
         }
-        let poisoned = message.dead_as_poison && u64::from(message.deliveries) > max_deliveries(id.queue());
-        if message.dead_as_poison && !poisoned {
-            self.findings.add(Invariant::DeadLettersWhole, 0, Some(id), || {
-                format!("{id:?} was called poison after {deliveries} deliveries")
-            });
-        }
-        if !deed.is_hopeless() && !poisoned {
+        if !deed.is_hopeless() && !message.dead_as_poison {
             self.findings.add(Invariant::DeadLettersWhole, 0, Some(id), || {
                 format!("{id:?} ({}) is among the dead letters", deed.label())
+            });
+        }
+    }
+
+    /// Invariant 11: A message is taken for poison only after `max_deliveries` crashes: deliveries whose process, connection or
+    /// broker ended before they were settled. What a worker gave back by itself is none, however often.
+    fn poison_crashed(&mut self, id: Id) {
+        let Some(message) = self.ledger.messages.get(&id) else { return };
+        let limit = max_deliveries(id.queue());
+        if message.dead_as_poison && u64::from(message.lost) < limit {
+            let (deliveries, lost, requeued) = (message.deliveries, message.lost, message.requeued);
+            self.findings.add(Invariant::PoisonCrashed, 0, Some(id), || {
+                format!(
+                    "{id:?} was called poison: {deliveries} deliveries, {requeued} given back, {lost} crashes of the \
+                     {limit} that it takes"
+                )
             });
         }
     }
@@ -144,17 +155,22 @@ impl Checker {
     // --- 4, 5: at each settlement ---
 
     /// Invariant 4: An ack comes after the handler's success and after its answers' confirms, or after the confirm of the copy
-    /// among the dead letters; all of it in the process that acks.
+    /// among the dead letters, or of one that took its place in the queue; all of it in the process that acks.
     pub(super) fn ack_order(&mut self, at: u64, connection: u32, delivery: &Delivery, verdict: Verdict) {
         if verdict != Verdict::Ack {
             return;
         }
         let Some((process, _)) = self.ledger.process_of(connection) else { return };
         let id = delivery.id;
-        let by = self.ledger.messages.get(&id).map(|message| message.by(process)).unwrap_or_default();
         let answers = self.ledger.messages.get(&id.answer()).map(|answer| answer.by(process).confirms);
         let answered = id.is_answer() || answers.unwrap_or_default() > 0;
+        let Some(message) = self.ledger.messages.get_mut(&id) else { return };
+        let by = message.by_mut(process);
         if by.dead_confirmed || by.successes > 0 && answered {
+            return;
+        }
+        if by.copies_acked < by.copies_confirmed {
+            by.copies_acked += 1;
             return;
         }
         let missing = if by.successes == 0 { "its handler's success" } else { "its answer's confirm" };

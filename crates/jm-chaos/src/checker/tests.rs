@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    cast::max_deliveries,
     history::{EVERYONE, FaultKind, Outcome, Role, Verdict as Settlement},
     message::{Deed, Id, Queue},
 };
@@ -269,6 +270,51 @@ fn a_message_that_could_be_done_is_no_dead_letter() {
     history.published(id).delivered(id, 1).written(id, true, 1).confirmed(1).settled(1, Settlement::Ack);
     let verdict = history.add(What::Dead { queue: Queue::Work, id, intact: true, poison: false }).end();
     assert_eq!(broken(&verdict), [Invariant::DeadLettersWhole]);
+}
+
+#[test]
+fn a_copy_takes_a_messages_place_in_its_queue_once_it_is_confirmed() {
+    let id = answering(Queue::Work);
+    let returned = |early: bool, copies: u64| {
+        let mut history = History::of(Queue::Work);
+        history.published(id).delivered(id, 1).run(id, 1, Outcome::Retryable);
+        if early {
+            history.settled(1, Settlement::Ack);
+        }
+        (1..=copies).for_each(|number| _ = history.written(id, false, number).confirmed(number));
+        if !early {
+            history.settled(1, Settlement::Ack);
+        }
+        broken(&history.done(id, 9).end())
+    };
+    assert_eq!(returned(false, 1), []);
+    assert_eq!(returned(true, 1), [Invariant::AckLast]);
+    assert_eq!(returned(false, 0), [Invariant::RepeatsExplained, Invariant::AckLast]);
+    assert_eq!(returned(false, 2), [Invariant::RepeatsExplained]);
+}
+
+#[test]
+fn poison_that_only_went_back_or_crashed_too_seldom_is_found() {
+    let id = answering(Queue::Poison);
+    let poison = |crashes: u64, returns: u64| {
+        let mut history = History::of(Queue::Poison);
+        history.published(id).add(What::FaultBegan { fault: 1, kind: FaultKind::CloseAll, slot: EVERYONE });
+        for tag in 1..=crashes {
+            history.delivered(id, tag);
+            history.add(What::Closed { connection: CONSUMING, channel: CHANNEL, code: 320, by_broker: true });
+        }
+        for tag in crashes + 1..=crashes + returns {
+            history.delivered(id, tag).run(id, 1, Outcome::Retryable).settled(tag, Settlement::Requeue);
+        }
+        let tag = crashes + returns + 1;
+        history.delivered(id, tag).written(id, true, 1).confirmed(1).settled(tag, Settlement::Ack);
+        broken(&history.add(What::Dead { queue: Queue::Poison, id, intact: true, poison: true }).end())
+    };
+    let limit = max_deliveries(Queue::Poison);
+    assert_eq!(poison(limit, 0), []);
+    assert_eq!(poison(limit, 9), []);
+    assert_eq!(poison(limit - 1, 9), [Invariant::PoisonCrashed]);
+    assert_eq!(poison(0, 20), [Invariant::PoisonCrashed]);
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -27,6 +28,8 @@ const HANG: Duration = Duration::from_secs(30);
 /// Of a slow handler, and of one that blocks its thread.
 const SLOW: Duration = Duration::from_millis(20);
 const BLOCK: Duration = Duration::from_millis(100);
+/// Failed runs in a process until a message that can never be done is given up, where it would otherwise circle for ever.
+const CIRCLING: u8 = 8;
 
 #[derive(Deserialize)]
 struct Task {
@@ -39,6 +42,9 @@ struct Doer {
     log: Arc<Log>,
     /// Runs of messages that fail for some time. Bounded by the messages that are meant to.
     runs: Mutex<HashMap<Id, u8>>,
+    /// Whether what fails each time would circle for ever.
+    requeue: bool,
+    outage: PathBuf,
 }
 
 pub(super) async fn run(job: &Job, log: Arc<Log>, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<()> {
@@ -51,7 +57,7 @@ pub(super) async fn run(job: &Job, log: Arc<Log>, shutdown: impl Future<Output =
         max_retry_attempts: MAX_RETRY_ATTEMPTS,
         retry_base_delay: Duration::from_millis(20),
         retry_max_delay: Duration::from_millis(100),
-        nack_requeue: queue == Queue::Again,
+        nack_requeue: job.requeue || queue == Queue::Again,
         handler_timeout: HANDLER_TIMEOUT,
         // As the default, but for a campaign in which permissions are gone for some seconds and not for hours.
         refused_delay: Duration::from_secs(2),
@@ -69,7 +75,8 @@ pub(super) async fn run(job: &Job, log: Arc<Log>, shutdown: impl Future<Output =
     } else {
         topology(queue)
     };
-    let doer = Doer { process: job.process, seed: job.seed, log, runs: Mutex::default() };
+    let (runs, outage) = (Mutex::default(), job.outage.clone());
+    let doer = Doer { process: job.process, seed: job.seed, log, runs, requeue: job.requeue, outage };
     let router = Router::new().on_type(TASK, doer);
     let consumer = Consumer::new(&broker, &publisher, own, options, router)?.answering_to(topology(Queue::Done))?;
     consumer.run_until(shutdown).await;
@@ -97,12 +104,19 @@ impl Handler<Task> for Doer {
 impl Doer {
     /// What the message wants done.
     async fn act(&self, id: Id, attempt: u32, run: &mut Run<'_>) -> Result<(), HandlerError> {
-        match Deed::of(self.seed, id) {
+        let deed = Deed::of(self.seed, id);
+        let always = matches!(deed, Deed::AlwaysFail | Deed::AlwaysPanic | Deed::AlwaysHang);
+        if deed == Deed::Permanent || always && self.requeue && !self.fails(id, CIRCLING) {
+            return Err(HandlerError::permanent("cannot succeed"));
+        }
+        if self.outage.exists() {
+            return Err(HandlerError::retryable("what it depends on is away"));
+        }
+        match deed {
             Deed::Slow => tokio::time::sleep(SLOW).await,
             Deed::Block => std::thread::sleep(BLOCK),
             Deed::Fail(times) if self.fails(id, times) => return Err(HandlerError::retryable("fails for some time")),
             Deed::AlwaysFail => return Err(HandlerError::retryable("fails each time")),
-            Deed::Permanent => return Err(HandlerError::permanent("cannot succeed")),
             Deed::Panic if attempt == 1 => panic(run),
             Deed::AlwaysPanic => panic(run),
             Deed::Hang if attempt == 1 => tokio::time::sleep(HANG).await,
@@ -111,7 +125,13 @@ impl Doer {
                 self.log.add(What::RunEnded { process: self.process, id, outcome: Outcome::Abort });
                 std::process::abort();
             }
-            Deed::Answer | Deed::Fail(_) | Deed::Panic | Deed::Hang | Deed::Undecodable | Deed::UnknownType => {}
+            Deed::Answer
+            | Deed::Fail(_)
+            | Deed::Permanent
+            | Deed::Panic
+            | Deed::Hang
+            | Deed::Undecodable
+            | Deed::UnknownType => {}
         }
         Ok(())
     }

@@ -135,6 +135,15 @@ numbered! {
         QueueDeletion = "queue deleted",
         /// The leader of a quorum queue is killed (SIGKILL) and started again.
         LeaderKill = "queue leader kill -9",
+        /// What all handlers depend on is away for a while: each run fails.
+        DependencyLoss = "dependency away",
+    }
+}
+
+impl FaultKind {
+    /// Whether it is between a process and the broker, and so explains what happens to connections and deliveries there.
+    pub(crate) fn disturbs_connections(self) -> bool {
+        self != Self::DependencyLoss
     }
 }
 

@@ -12,8 +12,8 @@ pub fn text(verdict: &Verdict, plan: &Plan) -> String {
     let totals = &verdict.totals;
     let _ = writeln!(
         out,
-        "campaign of seed {}: {} broker(s), {} s, {} faults\n",
-        verdict.seed, plan.brokers, plan.seconds, totals.faults
+        "campaign of seed {}: {}, {} s, {} faults\n",
+        verdict.seed, plan.setting, plan.seconds, totals.faults
     );
     let counts: [(&str, u64); 16] = [
         ("messages published", totals.messages),

@@ -7,15 +7,14 @@
 
 use std::time::Duration;
 
-use jm_mq_core::{ConnectError, Connection, FieldTable, dead_letters};
-use lapin::{
-    Acker, Channel,
-    options::{BasicGetOptions, BasicNackOptions, QueueDeclareOptions},
-    types::ShortString,
-};
+use jm_mq_core::{ConnectError, FieldTable, dead_letters};
+use lapin::{options::QueueDeclareOptions, types::ShortString};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout_at};
 
-use super::{glance::Trouble, letter::Letter};
+use super::{
+    glance::{Glance, Purpose, Trouble},
+    letter::Letter,
+};
 use crate::{inbox::Inbox, operator::Operator};
 
 /// Between two looks into the dead-letter queue.
@@ -25,7 +24,8 @@ const MAX_LOOKED_AT: u32 = 200_000;
 
 /// An ear for messages that are done, and an eye on the dead-letter queue.
 #[derive(Debug)]
-pub(crate) struct Canary {
+pub(crate) struct Canary<'a> {
+    operator: &'a Operator<'a>,
     outcomes: Inbox,
     dead_letter_queue: String,
 }
@@ -39,10 +39,10 @@ pub(crate) enum Fate {
     Unknown,
 }
 
-impl Canary {
-    pub(crate) async fn open(operator: &Operator<'_>, dead_letter_queue: &str) -> Result<Self, Trouble> {
+impl<'a> Canary<'a> {
+    pub(crate) async fn open(operator: &'a Operator<'a>, dead_letter_queue: &str) -> Result<Self, Trouble> {
         let outcomes = Inbox::open(operator, "canary").await?;
-        Ok(Self { outcomes, dead_letter_queue: dead_letter_queue.to_owned() })
+        Ok(Self { operator, outcomes, dead_letter_queue: dead_letter_queue.to_owned() })
     }
 
     /// Where the message's worker tells that it is done.
@@ -73,8 +73,8 @@ impl Canary {
 
     /// Waits for the fate of the message with this replay's name. `before` is [`dead_letters`](Self::dead_letters) from
     /// before it was published: with more of them than that, it may be among them.
-    pub(crate) async fn fate(&mut self, replay: &str, before: u32, limit: Duration) -> Result<Fate, ConnectError> {
-        let mut search = Search::new(self.outcomes.connection().channel().await?, &self.dead_letter_queue);
+    pub(crate) async fn fate(&mut self, replay: &str, before: u32, limit: Duration) -> Result<Fate, Trouble> {
+        let mut search = Search::new(self.operator, &self.dead_letter_queue);
         let deadline = Instant::now() + limit;
         let mut looks = interval(LOOK_EVERY);
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -91,7 +91,7 @@ impl Canary {
                 _ = looks.tick() => {
                     let is_last = Instant::now() >= deadline;
                     if (is_last || search.has_begun() || self.dead_letters().await? > before)
-                        && let Some(letter) = search.go_on(self.outcomes.connection(), replay, deadline).await? {
+                        && let Some(letter) = search.go_on(replay, deadline).await? {
                             break Fate::Back(Box::new(letter));
                     }
                     if is_last {
@@ -100,7 +100,7 @@ impl Canary {
                 }
             }
         };
-        search.end(self.outcomes.connection()).await?;
+        search.end().await?;
         Ok(fate)
     }
 
@@ -112,54 +112,48 @@ impl Canary {
 /// Through the dead-letter queue from its front to its end, where what comes back arrives. What was looked at is held
 /// until the end, so that each look goes on behind the one before.
 struct Search<'a> {
-    channel: Channel,
+    operator: &'a Operator<'a>,
     queue: &'a str,
-    held: Option<Acker>,
-    looked_at: u32,
+    glance: Option<Glance<'a>>,
 }
 
 impl<'a> Search<'a> {
-    fn new(channel: Channel, queue: &'a str) -> Self {
-        Self { channel, queue, held: None, looked_at: 0 }
+    fn new(operator: &'a Operator<'a>, queue: &'a str) -> Self {
+        Self { operator, queue, glance: None }
     }
 
     fn has_begun(&self) -> bool {
-        self.held.is_some()
+        self.glance.is_some()
     }
 
-    async fn go_on(
-        &mut self,
-        connection: &Connection,
-        replay: &str,
-        deadline: Instant,
-    ) -> Result<Option<Letter>, ConnectError> {
+    async fn go_on(&mut self, replay: &str, deadline: Instant) -> Result<Option<Letter>, Trouble> {
         // A queue that fills as fast as it is read must not keep the canary from its deadline.
         let deadline = deadline + Duration::from_secs(10);
-        while self.looked_at < MAX_LOOKED_AT {
-            let get = self.channel.basic_get(self.queue.into(), BasicGetOptions::default());
-            let Ok(got) = timeout_at(deadline, connection.within("getting a message", get)).await else { break };
-            let Some(message) = got?.map_err(|error| lost(&error))? else { break };
-            self.looked_at += 1;
-            let delivery = message.delivery;
-            self.held = Some(delivery.acker);
-            let letter = Letter::new(delivery.properties, delivery.data);
-            if letter.text(dead_letters::REPLAY).as_deref() == Some(replay) {
-                return Ok(Some(letter));
+        let glance = match &mut self.glance {
+            Some(glance) => glance,
+            None => {
+                let glance = self.glance.insert(Glance::open(self.operator, self.queue, Purpose::Choose).await?);
+                glance.without_end();
+                glance
+            }
+        };
+        while glance.seen() < MAX_LOOKED_AT {
+            let Ok(next) = timeout_at(deadline, glance.next()).await else { break };
+            let Some(taken) = next? else { break };
+            let found =
+                (taken.letter.text(dead_letters::REPLAY).as_deref() == Some(replay)).then(|| taken.letter.clone());
+            glance.hold(taken).await?;
+            if found.is_some() {
+                return Ok(found);
             }
         }
         Ok(None)
     }
 
-    async fn end(self, connection: &Connection) -> Result<(), ConnectError> {
-        if let Some(held) = self.held {
-            let nack = held.nack(BasicNackOptions { multiple: true, requeue: true });
-            connection.within("giving messages back", nack).await?.map_err(|error| lost(&error))?;
+    async fn end(self) -> Result<(), ConnectError> {
+        match self.glance {
+            Some(glance) => glance.close().await,
+            None => Ok(()),
         }
-        let closed = connection.within("closing a channel", self.channel.close(200, "OK".into())).await?;
-        closed.map_err(|error| lost(&error))
     }
-}
-
-fn lost(error: &lapin::Error) -> ConnectError {
-    ConnectError::Lost(error.to_string())
 }

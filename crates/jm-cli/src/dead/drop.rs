@@ -7,7 +7,8 @@ use serde::Serialize;
 
 use super::{
     Choice, QUORUM,
-    glance::{Glance, Taken, Trouble},
+    filter::Filter,
+    glance::{Glance, Purpose, Taken, Trouble},
     patience::Patience,
     progress::Progress,
     question::{self, Reply},
@@ -63,7 +64,7 @@ pub(crate) async fn run(arguments: &Arguments, operator: &Operator<'_>) -> Resul
         operator.output.note(format_args!("there are none in {queue}"));
     }
     if count > 0 && !arguments.yes {
-        match question::ask(&question(arguments, count, &queue), operator.interrupt).await {
+        match question::ask(&question(arguments, count, &queue).into(), operator).await {
             Reply::Yes => {}
             Reply::No => return Err(Failure::new(Code::Found, "nothing was dropped")),
             Reply::Interrupted(code) => return Err(Failure::interrupted(code)),
@@ -97,8 +98,8 @@ pub(crate) async fn run(arguments: &Arguments, operator: &Operator<'_>) -> Resul
 /// How many there are to drop.
 async fn count(arguments: &Arguments, queue: &str, operator: &Operator<'_>) -> Result<u64, Failure> {
     let limit = arguments.limit.unwrap_or(u64::MAX);
-    let Choice { filter, count_deliveries, .. } = &arguments.choice;
-    let mut glance = Glance::open(operator, queue, !filter.is_everything(), *count_deliveries).await?;
+    let filter = &arguments.choice.filter;
+    let mut glance = Glance::open(operator, queue, purpose(filter)).await?;
     let mut count = 0;
     if filter.is_everything() {
         count = limit.min(glance.ready().into());
@@ -107,11 +108,16 @@ async fn count(arguments: &Arguments, queue: &str, operator: &Operator<'_>) -> R
             && let Some(taken) = glance.next().await?
         {
             count += u64::from(filter.matches(&taken.letter));
-            glance.hold(taken);
+            glance.hold(taken).await?;
         }
     }
     glance.close().await?;
     Ok(count)
+}
+
+/// Of everything nothing goes back.
+fn purpose(filter: &Filter) -> Purpose {
+    if filter.is_everything() { Purpose::TakeAll } else { Purpose::Choose }
 }
 
 fn question(arguments: &Arguments, count: u64, queue: &str) -> String {
@@ -153,8 +159,8 @@ impl Dropping<'_> {
     }
 
     async fn pass(&mut self) -> Result<Interrupted, Trouble> {
-        let Choice { filter, count_deliveries, .. } = &self.arguments.choice;
-        let mut glance = Glance::open(self.operator, &self.queue, !filter.is_everything(), *count_deliveries).await?;
+        let filter = &self.arguments.choice.filter;
+        let mut glance = Glance::open(self.operator, &self.queue, purpose(filter)).await?;
         let (mut batch, mut bytes) = (Vec::new(), 0);
         let interrupted = loop {
             if self.operator.interrupt.is_requested() {
@@ -165,12 +171,14 @@ impl Dropping<'_> {
             }
             let Some(taken) = glance.next().await? else { break false };
             if !filter.matches(&taken.letter) {
-                glance.hold(taken);
+                glance.hold(taken).await?;
                 continue;
             }
             bytes += taken.letter.body.len();
+            // Should jm be killed, this one might be dropped by the broker: it is not kept waiting for others.
+            let is_urgent = !glance.may_return(&taken);
             batch.push(taken);
-            if batch.len() == BATCH || bytes > BATCH_BYTES {
+            if is_urgent || batch.len() == BATCH || bytes > BATCH_BYTES {
                 self.drop(&mut glance, std::mem::take(&mut batch)).await?;
                 bytes = 0;
             }
@@ -185,15 +193,18 @@ impl Dropping<'_> {
     }
 
     /// Saves them, and then acks them.
-    async fn drop(&mut self, glance: &mut Glance, batch: Vec<Taken>) -> Result<(), Trouble> {
+    async fn drop(&mut self, glance: &mut Glance<'_>, batch: Vec<Taken>) -> Result<(), Trouble> {
         if let Some(file) = &mut self.file
             && !batch.is_empty()
         {
             let saved = tokio::task::block_in_place(|| file.save(&self.queue, batch.iter().map(|taken| &taken.letter)));
-            saved.map_err(|error| {
+            if let Err(error) = saved {
+                for taken in batch {
+                    glance.hold(taken).await?;
+                }
                 let text = format_args!("{error} while saving; what was not saved is still in {}", self.queue);
-                Trouble::Ended(Failure::new(Code::Io, text))
-            })?;
+                return Err(Trouble::Ended(Failure::new(Code::Io, text)));
+            }
         }
         for taken in &batch {
             if let Err(trouble) = glance.ack(taken).await {

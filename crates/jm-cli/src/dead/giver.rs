@@ -13,7 +13,11 @@ use super::{
     glance::{Trouble, lost},
     origin::Target,
 };
-use crate::{amqp, operator::Operator};
+use crate::{
+    amqp::{self, ACCESS_REFUSED},
+    operator::Operator,
+    topology::ask_to_write,
+};
 
 /// A connection in confirm mode.
 ///
@@ -80,6 +84,15 @@ impl Giver {
         };
         self.channel = confirming(&self.connection).await?;
         Ok(Given::Refused(refused))
+    }
+
+    /// Why the user may not publish to the default exchange, or the broker takes nothing at the moment; `None` if it does.
+    pub(crate) async fn refuses_default_exchange(&self) -> Result<Option<String>, Trouble> {
+        Ok(match ask_to_write(&self.connection, "").await.map_err(Trouble::Ended)? {
+            None => Some(self.silent().to_string()),
+            Some(Err(refusal)) if refusal.code == ACCESS_REFUSED => Some(refusal.text),
+            Some(_) => None,
+        })
     }
 
     fn silent(&self) -> ConnectError {

@@ -4,15 +4,16 @@ use std::collections::BTreeMap;
 
 use clap::Args;
 use jiff::Timestamp;
+use jm_service::escape::escaped;
 use serde::Serialize;
 use textwrap::{Options, WordSplitter};
 
-use super::{Choice, QUORUM, escaped::escaped, glance::Glance, letter::Letter, origin::Target};
+use super::{Choice, QUORUM, glance::Glance, letter::Letter, origin::Target};
 use crate::{
     exit::Code,
     failure::Failure,
     operator::Operator,
-    output::{BAD, FAINT, Output, WIDTH, styled},
+    output::{BAD, FAINT, Output, Text, WIDTH, styled},
 };
 
 const HELP: &str = "\
@@ -45,7 +46,7 @@ const MAX_SUMS: usize = 20;
 
 pub(crate) async fn run(arguments: &Arguments, operator: &Operator<'_>) -> Result<Code, Failure> {
     let queue = arguments.choice.queue(&operator.configuration);
-    let mut glance = Glance::open(operator, &queue, true, arguments.choice.count_deliveries).await?;
+    let mut glance = Glance::open(operator, &queue, arguments.choice.look()).await?;
     let (mut listed, mut sums) = (0, BTreeMap::<(String, String), u64>::new());
     let done = loop {
         if listed == arguments.limit {
@@ -65,7 +66,9 @@ pub(crate) async fn run(arguments: &Arguments, operator: &Operator<'_>) -> Resul
                 *sums.entry(sum).or_default() += 1;
             }
         }
-        glance.hold(taken);
+        if let Err(trouble) = glance.hold(taken).await {
+            break Err(trouble);
+        }
     };
     let (ready, seen) = (glance.ready(), glance.seen());
     let closed = glance.close().await;
@@ -95,7 +98,7 @@ fn conclude(
     let mut sums: Vec<_> = sums.iter().collect();
     sums.sort_by(|(_, one), (_, other)| other.cmp(one));
     for ((kind, message_type), count) in sums {
-        output.line(format_args!("{count:>7}  {}  {}", or_none(kind), escaped(message_type)));
+        output.line(format_args!("{count:>7}  {}  {message_type}", or_none(kind)));
     }
     let rest = match ready - seen.min(ready) {
         0 => String::new(),
@@ -107,9 +110,7 @@ fn conclude(
 /// One letter.
 fn tell(output: Output, queue: &str, letter: &Letter) -> Result<(), Failure> {
     if output.is_json() {
-        let line = serde_json::to_string(&Listed::of(queue, letter)).map_err(std::io::Error::from)?;
-        output.line(line);
-        return Ok(());
+        return output.json_line(&Listed::of(queue, letter));
     }
     let kind = letter.error_kind().unwrap_or_default();
     let runs = match letter.attempts() {
@@ -119,7 +120,8 @@ fn tell(output: Output, queue: &str, letter: &Letter) -> Result<(), Failure> {
     };
     let message_type = cut(&escaped(or_none(letter.message_type().unwrap_or_default())), 24);
     let kind = styled(BAD, format_args!("{:<12}", cut(&escaped(or_none(&kind)), 24)));
-    output.line(format!("{}  {kind}  {message_type:<24}  {runs}", when(letter.failed_at())).trim_end());
+    let rest = format!("  {message_type:<24}  {runs}");
+    output.line(Text::new(when(letter.failed_at())) + "  " + kind + rest.trim_end());
     if let Some(id) = letter.message_id() {
         output.line(styled(FAINT, format_args!("  {}", cut(&escaped(id), WIDTH - 2))));
     }

@@ -38,8 +38,14 @@ impl std::fmt::Display for Target {
 }
 
 /// Headers by which the broker would send a message to other queues as well, or count its past against it.
-const NOT_TAKEN_ALONG: [&str; 5] =
-    ["CC", "BCC", dead_letters::BROKER_COUNTS[0], dead_letters::BROKER_COUNTS[1], dead_letters::OUTCOME_TO];
+const NOT_TAKEN_ALONG: [&str; 6] = [
+    "CC",
+    "BCC",
+    dead_letters::BROKER_COUNTS[0],
+    dead_letters::BROKER_COUNTS[1],
+    dead_letters::RETURNED,
+    dead_letters::OUTCOME_TO,
+];
 
 /// The properties with which a letter goes back: its own, and which replay it was. `outcome_to` is the queue that is to
 /// hear when it is done.
@@ -52,6 +58,38 @@ pub(crate) fn properties(letter: &Letter, replay: &str, outcome_to: Option<&str>
     headers.insert(dead_letters::REPLAY.into(), AMQPValue::LongString(replay.into()));
     if let Some(queue) = outcome_to {
         headers.insert(dead_letters::OUTCOME_TO.into(), AMQPValue::LongString(queue.into()));
+    }
+    let properties = dead_letters::copied(&letter.properties, headers);
+    match letter.properties.expiration() {
+        Some(expiration) => properties.with_expiration(expiration.clone()),
+        None => properties,
+    }
+}
+
+/// The properties of a copy that takes the letter's place in its queue: its own, without the broker's counts and what
+/// would route it to other queues as well.
+pub(crate) fn renewed(letter: &Letter) -> BasicProperties {
+    let mut headers = FieldTable::default();
+    let own = letter.properties.headers().iter().flat_map(FieldTable::inner);
+    for (name, value) in own {
+        let is_left_out =
+            ["CC", "BCC"].contains(&name.as_str()) || dead_letters::BROKER_COUNTS.contains(&name.as_str());
+        if !is_left_out {
+            headers.insert(name.clone(), value.clone());
+        }
+    }
+    // What the broker noted when it dead-lettered the message is not kept where a client publishes it (RabbitMQ 4).
+    for (header, value) in [
+        (dead_letters::ORIGINAL_QUEUE, letter.original_queue()),
+        (dead_letters::ERROR_KIND, letter.error_kind()),
+        (dead_letters::FAILED_AT, letter.failed_at().map(|at| at.to_string())),
+    ] {
+        if letter.header("x-death").is_some()
+            && letter.header(header).is_none()
+            && let Some(value) = value
+        {
+            headers.insert(header.into(), AMQPValue::LongString(value.into()));
+        }
     }
     let properties = dead_letters::copied(&letter.properties, headers);
     match letter.properties.expiration() {

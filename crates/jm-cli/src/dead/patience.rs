@@ -5,7 +5,7 @@ use std::time::Duration;
 use jm_mq_core::ConnectError;
 use tokio::time::Instant;
 
-use super::{escaped::escaped, glance::Trouble, progress::Progress};
+use super::{glance::Trouble, progress::Progress};
 use crate::{failure::Failure, interrupt::Interrupt};
 
 /// Without any progress.
@@ -46,7 +46,7 @@ impl Patience {
         if since.elapsed() >= PATIENCE {
             return Err(given_up(&error));
         }
-        progress.note(format_args!("{}; connecting again", escaped(&error.to_string())));
+        progress.note(format_args!("{error}; connecting again"));
         tokio::select! {
             _ = interrupt.requested() => {}
             () = tokio::time::sleep(self.wait) => {}

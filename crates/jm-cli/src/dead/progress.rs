@@ -1,12 +1,12 @@
 //! How far it has come: a bar on a terminal, a line now and then elsewhere. On standard error, beside the answer.
 
-use std::{fmt::Display, io, time::Duration};
+use std::{io, time::Duration};
 
 use console::{Term, is_dumb};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle, TermLike};
 use tokio::time::Instant;
 
-use crate::output::Output;
+use crate::output::{Output, Text};
 
 /// Between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -50,7 +50,7 @@ impl Progress {
     }
 
     /// Something to know meanwhile: a line of its own, above the bar.
-    pub(crate) fn note(&self, text: impl Display) {
+    pub(crate) fn note(&self, text: impl Into<Text>) {
         self.bar.suspend(|| self.output.note(text));
     }
 

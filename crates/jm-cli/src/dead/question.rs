@@ -1,10 +1,10 @@
 //! A question to whoever sits at the terminal, with yes or no for an answer.
 
-use std::io::{self, BufRead as _, IsTerminal as _, Write as _};
+use std::io::{self, BufRead as _, IsTerminal as _};
 
 use tokio::sync::oneshot;
 
-use crate::{exit::Code, interrupt::Interrupt};
+use crate::{exit::Code, operator::Operator, output::Text};
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +22,9 @@ pub(crate) fn can_be_asked() -> bool {
 
 /// Asks on standard error, beside the answer. The reply is waited for on a thread of its own, since a terminal's line
 /// cannot be waited for otherwise, and the process ends whether it has come or not.
-pub(crate) async fn ask(question: &str, interrupt: &Interrupt) -> Reply {
-    say(question);
+pub(crate) async fn ask(question: &Text, operator: &Operator<'_>) -> Reply {
+    let Operator { output, interrupt, .. } = operator;
+    output.ask(question);
     let (sender, answer) = oneshot::channel();
     std::thread::spawn(move || {
         let mut line = String::new();
@@ -40,17 +41,11 @@ pub(crate) async fn ask(question: &str, interrupt: &Interrupt) -> Reply {
     };
     // Only Enter has begun a new line.
     if !answer.as_ref().is_ok_and(|line| line.ends_with('\n')) {
-        say("\n");
+        output.ask(&Text::lines("\n"));
     }
     match answer {
         Err(code) => Reply::Interrupted(code),
         Ok(line) if matches!(line.trim().to_lowercase().as_str(), "y" | "yes") => Reply::Yes,
         Ok(_) => Reply::No,
     }
-}
-
-/// A terminal that is gone is no place to say so.
-fn say(text: &str) {
-    let mut stderr = io::stderr();
-    let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
 }

@@ -18,7 +18,7 @@ use super::{
     canary::{Canary, Fate},
     dead_letter_queue,
     giver::{Given, Giver},
-    glance::{Glance, Taken, Trouble},
+    glance::{Glance, Purpose, Taken, Trouble},
     origin::{self, Target},
     pace::Pace,
     patience::Patience,
@@ -39,7 +39,7 @@ pub(crate) async fn run(arguments: &Arguments, operator: &Operator<'_>) -> Resul
         (None, None) => return Err(Failure::usage("name a QUEUE, or a file by --from")),
     };
     if arguments.dry_run {
-        return plan::run(arguments, &queue, arguments.count_deliveries, operator).await;
+        return plan::run(arguments, &queue, operator).await;
     }
     let _attention = operator.interrupt.attend();
     let mut replay = Replay::new(arguments, operator, queue);
@@ -60,7 +60,7 @@ struct Replay<'a> {
     patience: Patience,
     progress: Progress,
     canaries_left: u64,
-    canary: Option<Canary>,
+    canary: Option<Canary<'a>>,
 }
 
 impl<'a> Replay<'a> {
@@ -103,16 +103,15 @@ impl<'a> Replay<'a> {
         }
     }
 
-    async fn open(&mut self) -> Result<(Glance, Giver), Trouble> {
-        let looks = !self.arguments.filter.is_everything() || self.arguments.canary > 0;
-        let glance = Glance::open(self.operator, &self.queue, looks, self.arguments.count_deliveries).await?;
+    async fn open(&mut self) -> Result<(Glance<'a>, Giver), Trouble> {
+        let glance = Glance::open(self.operator, &self.queue, Purpose::Choose).await?;
         let length = self.tally.replayed + u64::from(glance.ready());
         self.progress.expect(self.arguments.limit.unwrap_or(u64::MAX).min(length));
         Ok((glance, Giver::open(self.operator).await?))
     }
 
     /// From the front of the queue to the end, or until a connection is lost.
-    async fn pass(&mut self, mut glance: Glance, mut giver: Giver) -> Result<End, Trouble> {
+    async fn pass(&mut self, mut glance: Glance<'a>, mut giver: Giver) -> Result<End, Trouble> {
         // They were given back with the connection, and are seen again.
         self.tally.left.clear();
         self.tally.came_back = 0;
@@ -127,7 +126,7 @@ impl<'a> Replay<'a> {
         Ok(end)
     }
 
-    async fn each(&mut self, glance: &mut Glance, giver: &mut Giver) -> Result<End, Trouble> {
+    async fn each(&mut self, glance: &mut Glance<'a>, giver: &mut Giver) -> Result<End, Trouble> {
         let limit = self.arguments.limit.unwrap_or(u64::MAX);
         loop {
             if self.operator.interrupt.is_requested() {
@@ -158,26 +157,26 @@ impl<'a> Replay<'a> {
     }
 
     /// One dead letter; an end, if it is the last for some reason.
-    async fn one(&mut self, taken: Taken, glance: &mut Glance, giver: &mut Giver) -> Result<Option<End>, Trouble> {
+    async fn one(&mut self, taken: Taken, glance: &mut Glance<'a>, giver: &mut Giver) -> Result<Option<End>, Trouble> {
         let letter = &taken.letter;
         if origin::is_of_run(letter, &self.names.run) {
             self.tally.came_back += 1;
-            glance.hold(taken);
+            glance.hold(taken).await?;
             return Ok(None);
         }
         if !self.arguments.filter.matches(letter) {
-            glance.hold(taken);
+            glance.hold(taken).await?;
             return Ok(None);
         }
         let Some(target) = self.arguments.target(letter) else {
             self.tally.leave(NO_ORIGIN.to_owned());
-            glance.hold(taken);
+            glance.hold(taken).await?;
             return Ok(None);
         };
         tokio::select! {
             biased;
             _ = self.operator.interrupt.requested() => {
-                glance.hold(taken);
+                glance.hold(taken).await?;
                 return Ok(Some(End::Interrupted));
             }
             () = self.pace.wait() => {}
@@ -196,7 +195,7 @@ impl<'a> Replay<'a> {
         taken: Taken,
         target: &Target,
         properties: jm_mq_core::BasicProperties,
-        glance: &mut Glance,
+        glance: &mut Glance<'a>,
         giver: &mut Giver,
     ) -> Result<bool, Trouble> {
         self.in_hand = true;
@@ -208,7 +207,7 @@ impl<'a> Replay<'a> {
             Given::Refused(reason) => {
                 self.in_hand = false;
                 self.tally.leave(reason);
-                glance.hold(taken);
+                glance.hold(taken).await?;
                 Ok(false)
             }
         }
@@ -219,7 +218,7 @@ impl<'a> Replay<'a> {
         &mut self,
         taken: Taken,
         target: &Target,
-        glance: &mut Glance,
+        glance: &mut Glance<'a>,
         giver: &mut Giver,
     ) -> Result<Option<End>, Trouble> {
         let mut canary = match self.canary.take() {
@@ -229,7 +228,7 @@ impl<'a> Replay<'a> {
         if let Some(queue) = self.arguments.to.clone().or_else(|| taken.letter.original_queue())
             && canary.consumers(&queue).await? == Some(0)
         {
-            glance.hold(taken);
+            glance.hold(taken).await?;
             return Ok(Some(End::NobodyConsumes(queue)));
         }
         let name = self.names.next();
@@ -245,7 +244,10 @@ impl<'a> Replay<'a> {
             fate = canary.fate(&name, before, self.arguments.canary_wait) => fate,
         };
         // What has become of it will never be known now.
-        let fate = fate.map_err(|error| Trouble::Ended(end::canary_lost(identity.as_deref(), &error)))?;
+        let fate = fate.map_err(|trouble| match trouble {
+            Trouble::Lost(error) => Trouble::Ended(end::canary_lost(identity.as_deref(), &error)),
+            ended @ Trouble::Ended(_) => ended,
+        })?;
         let end = match fate {
             Fate::Back(letter) => Some(End::CanaryBack(letter)),
             Fate::Unknown if !self.arguments.silence_is_success => {

@@ -3,10 +3,13 @@
 mod done;
 
 use std::{
-    fs::File,
+    fs::{File, OpenOptions},
     io::{BufRead, BufReader, ErrorKind, Read as _},
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
 };
+
+use rustix::fs::OFlags;
 
 use self::done::DoneLines;
 use super::{
@@ -31,8 +34,17 @@ pub(super) async fn run(
     queue: Option<&str>,
     operator: &Operator<'_>,
 ) -> Result<Code, Failure> {
-    let file = File::open(path).map_err(|error| Failure::missing(format_args!("{}: {error}", path.display())))?;
-    let length = file.metadata()?.len();
+    let unusable = |error: &dyn std::fmt::Display| Failure::missing(format_args!("{}: {error}", path.display()));
+    // A pipe without a writer would hold up opening it, and a signal with it.
+    let opened = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits().cast_signed()).open(path);
+    let file = opened.map_err(|error| unusable(&error))?;
+    let metadata = file.metadata().map_err(|error| unusable(&error))?;
+    if !metadata.is_file() {
+        return Err(unusable(
+            &"no regular file; --from takes a file of `jm dead drop --save`, by which it goes on later",
+        ));
+    }
+    let length = metadata.len();
     let mut lines = Lines { path, reader: BufReader::new(file), number: 0, read: 0 };
     let mut restore = Restore {
         arguments,

@@ -5,7 +5,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Write as _},
     os::unix::fs::OpenOptionsExt as _,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use jm_mq_core::BasicProperties;
@@ -154,7 +154,11 @@ impl SavedLetter {
 
 /// A new file with letters in it, for nobody else's eyes.
 #[derive(Debug)]
-pub(crate) struct SaveFile(File);
+pub(crate) struct SaveFile {
+    file: File,
+    path: PathBuf,
+    is_empty: bool,
+}
 
 impl SaveFile {
     /// Never overwrites anything.
@@ -163,7 +167,7 @@ impl SaveFile {
         // The name has to survive a power cut as well as what is in the file.
         let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
         File::open(folder.unwrap_or(Path::new(".")))?.sync_all()?;
-        Ok(Self(file))
+        Ok(Self { file, path: path.to_owned(), is_empty: true })
     }
 
     /// Returns once the letters are on the disk.
@@ -173,8 +177,19 @@ impl SaveFile {
             serde_json::to_writer(&mut lines, &SavedLetter::new(queue, letter))?;
             lines.push(b'\n');
         }
-        self.0.write_all(&lines)?;
-        self.0.sync_data()
+        self.is_empty &= lines.is_empty();
+        self.file.write_all(&lines)?;
+        self.file.sync_all()
+    }
+}
+
+impl Drop for SaveFile {
+    /// An empty file would be taken for a copy, and be in the way of the next attempt.
+    fn drop(&mut self) {
+        if self.is_empty {
+            // It is as good as gone.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }
 

@@ -2,12 +2,12 @@
 
 use clap::Args;
 use jm_mq_core::FieldTable;
+use jm_service::escape::escaped;
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::{
     Choice, QUORUM,
-    escaped::{escaped, escaped_lines},
     glance::Glance,
     headers::{base64, shown, shown_table},
     letter::Letter,
@@ -18,7 +18,7 @@ use crate::{
     exit::Code,
     failure::Failure,
     operator::Operator,
-    output::{BAD, FAINT, Output, STRONG, styled},
+    output::{BAD, FAINT, Output, STRONG, Text, styled},
 };
 
 const HELP: &str = "\
@@ -45,7 +45,7 @@ pub(crate) struct Arguments {
 
 pub(crate) async fn run(arguments: &Arguments, operator: &Operator<'_>) -> Result<Code, Failure> {
     let queue = arguments.choice.queue(&operator.configuration);
-    let mut glance = Glance::open(operator, &queue, true, arguments.choice.count_deliveries).await?;
+    let mut glance = Glance::open(operator, &queue, arguments.choice.look()).await?;
     let mut shown = 0;
     let done = loop {
         if shown == arguments.limit {
@@ -63,7 +63,9 @@ pub(crate) async fn run(arguments: &Arguments, operator: &Operator<'_>) -> Resul
             shown += 1;
             tell(operator.output, &queue, &taken.letter, arguments.bodies)?;
         }
-        glance.hold(taken);
+        if let Err(trouble) = glance.hold(taken).await {
+            break Err(trouble);
+        }
     };
     let ready = glance.ready();
     let closed = glance.close().await;
@@ -106,22 +108,21 @@ fn tell(output: Output, queue: &str, letter: &Letter, bodies: bool) -> Result<()
         let properties = properties(letter).into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
         let headers = headers.map_or(json!({}), shown_table);
         let shown = Shown { listed: Listed::of(queue, letter), properties, headers, body, body_base64 };
-        output.line(serde_json::to_string(&shown).map_err(std::io::Error::from)?);
-        return Ok(());
+        return output.json_line(&shown);
     }
     let kind = letter.error_kind().unwrap_or_default();
-    let message_type = styled(STRONG, escaped(or_none(letter.message_type().unwrap_or_default())));
-    output.line(format_args!("{message_type}  {}  {}", styled(BAD, escaped(or_none(&kind))), when(letter.failed_at())));
+    let message_type = styled(STRONG, or_none(letter.message_type().unwrap_or_default()));
+    output.line(message_type + "  " + styled(BAD, or_none(&kind)) + "  " + when(letter.failed_at()));
     let to = Target::origin(letter).map_or("unknown: it does not say where it was".to_owned(), |to| to.to_string());
-    entry(output, "goes back to", &escaped(&to));
+    entry(output, "goes back to", &to);
     for (name, value) in properties(letter) {
-        entry(output, name, &escaped(value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned).as_str()));
+        entry(output, name, &value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned));
     }
     output.line(styled(STRONG, "headers"));
     for (name, value) in headers.map(FieldTable::inner).into_iter().flatten() {
         let value = shown(value);
         let text = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
-        entry(output, &escaped(name.as_str()), &escaped(&text));
+        entry(output, name.as_str(), &text);
     }
     tell_body(output, &letter.body, bodies);
     Ok(())
@@ -135,21 +136,18 @@ fn tell_body(output: Output, body: &[u8], bodies: bool) {
         (None, Err(_)) => "bytes that are no text",
     };
     let hidden = if bodies { "" } else { ", its form; --bodies shows it" };
-    output.line(format_args!(
-        "{} {}",
-        styled(STRONG, "body"),
-        styled(FAINT, format_args!("{} bytes of {what}{hidden}", body.len()))
-    ));
+    let length = body.len();
+    output.line(styled(STRONG, "body") + " " + styled(FAINT, format_args!("{length} bytes of {what}{hidden}")));
     match (json, bodies) {
         (Some(json), true) => output.line(pretty(&json)),
         (Some(json), false) => output.line(pretty(&form(&json))),
-        (None, true) => output.line(escaped_lines(&String::from_utf8_lossy(body))),
+        (None, true) => output.line(Text::lines(String::from_utf8_lossy(body))),
         (None, false) => {}
     }
 }
 
 fn entry(output: Output, name: &str, value: &str) {
-    output.line(format_args!("  {}  {value}", styled(FAINT, format_args!("{name:<22}"))));
+    output.line(Text::new("  ") + styled(FAINT, format_args!("{:<22}", escaped(name))) + "  " + value);
 }
 
 /// Every property that it has but the headers.
@@ -183,9 +181,9 @@ fn json_of(body: &[u8]) -> Option<Value> {
     serde_json::from_slice(body).ok()
 }
 
-fn pretty(json: &Value) -> String {
+fn pretty(json: &Value) -> Text {
     // JSON's own escapes leave some for the terminal.
-    escaped_lines(&serde_json::to_string_pretty(json).unwrap_or_default())
+    Text::lines(serde_json::to_string_pretty(json).unwrap_or_default())
 }
 
 /// The form of a value without what is in it.

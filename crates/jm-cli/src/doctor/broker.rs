@@ -7,11 +7,12 @@ use jm_mq_core::Connection;
 
 use super::{check::Check, version};
 use crate::{
+    alarms,
     amqp::{self, Count},
     failure::Failure,
     management::{Management, apart},
     operator::Operator,
-    topology::{Finding, Inspection, State, ask_to_write, inspect},
+    topology::{Finding, Inspection, Remedy, State, inspect, missing},
 };
 
 /// Two machines whose clocks differ by more write times that nobody can compare.
@@ -47,11 +48,11 @@ pub(super) async fn checks(operator: &Operator<'_>, management: Option<&Manageme
     checks.extend(consumer_timeouts(operator));
     let (alarms, is_blocked) = alarms(operator, management).await?;
     checks.push(alarms);
-    checks.push(queue_types(operator, &connection).await?);
+    checks.extend(queue_types(operator, &connection, is_blocked).await?);
     let inspection = Inspection::new(operator, &connection, management);
     // In an alarm the broker reads nothing of who has published, and the questions after permissions are publishes.
     let findings = if is_blocked { Vec::new() } else { inspect(&inspection).await? };
-    checks.extend(topology(&findings, is_blocked));
+    checks.extend(topology(&inspection, &findings, is_blocked));
     checks.push(clock(management).await);
     connection.close().await;
     Ok(checks)
@@ -95,87 +96,76 @@ fn consumer_timeouts(operator: &Operator<'_>) -> Vec<Check> {
     checks.push(Check::unknown(
         CHECK,
         format!("the broker tells nobody its consumer_timeout; the workers take it for {} ms", limits.join(" or ")),
-        "rabbitmqctl eval 'application:get_env(rabbit, consumer_timeout).'",
+        Remedy::command("rabbitmqctl eval 'application:get_env(rabbit, consumer_timeout).'"),
     ));
     checks
 }
 
-/// Whether the broker takes messages. Asked on a connection of its own: one that has published is not read in an alarm.
+/// Whether the broker takes messages.
 async fn alarms(operator: &Operator<'_>, management: Option<&Management>) -> Result<(Check, bool), Failure> {
     const CHECK: &str = "alarms";
-    let mut raised = Vec::new();
-    let mut untold = None;
-    if let Some(management) = management {
-        match management.nodes().await {
-            Err(error) => untold = Some(error.to_string()),
-            Ok(nodes) => {
-                for node in nodes {
-                    let states = [
-                        ("does not run", !node.running),
-                        ("memory alarm", node.mem_alarm),
-                        ("disk alarm", node.disk_free_alarm),
-                        ("partitioned from others", !node.partitions.is_empty()),
-                    ];
-                    raised.extend(
-                        states.iter().filter(|(_, is)| *is).map(|(state, _)| format!("{}: {state}", node.name)),
-                    );
-                }
-            }
-        }
-    }
-    let connection = operator.connect("doctor alarms").await?;
-    // In an alarm the first question may still be answered; from then on the broker reads nothing of this connection.
-    let is_blocked = ask_to_write(&connection, "").await?.is_none() || ask_to_write(&connection, "").await?.is_none();
-    if is_blocked {
-        let reason = connection.blocked().unwrap_or_default();
-        raised.push(format!("publishers are blocked: {reason}"));
-        // A goodbye that is not read takes seconds.
-        drop(connection);
-    } else {
-        connection.close().await;
-    }
+    let (mut raised, untold) = match management {
+        None => (Vec::new(), None),
+        Some(management) => match alarms::of_nodes(management).await {
+            Ok(raised) => (raised, None),
+            Err(untold) => (Vec::new(), Some(untold.to_string())),
+        },
+    };
+    let blocked = alarms::blocked(operator).await?;
+    let is_blocked = blocked.is_some();
+    raised.extend(blocked);
     let check = match (raised.as_slice(), untold) {
         ([], None) => Check::ok(CHECK, "none: the broker takes messages"),
         ([], Some(error)) => Check::ok(CHECK, format!("the broker takes messages; {error}")),
         (raised, _) => {
-            let remedy = "free memory or disk on the nodes; `rabbitmq-diagnostics alarms`, `rabbitmq-diagnostics memory_breakdown`";
+            let remedy = "free memory or disk on the nodes; `rabbitmq-diagnostics alarms` and `rabbitmq-diagnostics \
+                          memory_breakdown` tell more";
             Check::fail(CHECK, raised.join("; "), remedy)
         }
     };
     Ok((check, is_blocked))
 }
 
-async fn queue_types(operator: &Operator<'_>, connection: &Connection) -> Result<Check, Failure> {
+/// The queues' types, and messages that nobody takes. What is missing is a matter of the topology, where that is looked at.
+async fn queue_types(
+    operator: &Operator<'_>,
+    connection: &Connection,
+    tells_missing: bool,
+) -> Result<Vec<Check>, Failure> {
     const CHECK: &str = "queues";
     let mut types = BTreeMap::<String, Vec<String>>::new();
-    let mut waiting = Vec::new();
+    let mut checks = Vec::new();
     for worker in &operator.configuration.workers {
         let queue = worker.queue();
-        let counted = amqp::count(connection, queue).await?;
-        let kind = match counted {
-            Count::Absent => "missing".to_owned(),
-            Count::Refused(_) => "not told".to_owned(),
+        let kind = match amqp::count(connection, queue).await? {
+            Count::Absent if tells_missing => {
+                checks.push(Check::fail(CHECK, format!("{queue} is not there"), missing(worker)));
+                continue;
+            }
+            Count::Absent => continue,
+            Count::Refused(_) => None,
             Count::Of { ready, consumers } => {
                 if ready > 0 && consumers == 0 {
-                    waiting.push(format!("{queue} has {ready} messages and no consumer"));
+                    let text = format!("{queue} has {ready} messages and no consumer");
+                    checks.push(Check::warn(CHECK, text, format!("start {}", worker.worker.name)));
                 }
-                amqp::queue_type(connection, amqp::short(queue)?).await?.unwrap_or_else(|| "not told".to_owned())
+                amqp::queue_type(connection, amqp::short(queue)?).await?
             }
         };
-        types.entry(kind).or_default().push(queue.to_owned());
+        types.entry(kind.unwrap_or_else(|| "not told".to_owned())).or_default().push(queue.to_owned());
     }
-    let types: Vec<String> = types.iter().map(|(kind, queues)| format!("{kind}: {}", queues.join(", "))).collect();
-    Ok(match waiting.as_slice() {
-        [] => Check::ok(CHECK, types.join("; ")),
-        waiting => Check::warn(CHECK, format!("{}; {}", types.join("; "), waiting.join("; ")), "start the worker"),
-    })
+    if !types.is_empty() {
+        let types: Vec<String> = types.iter().map(|(kind, queues)| format!("{kind}: {}", queues.join(", "))).collect();
+        checks.push(Check::ok(CHECK, types.join("; ")));
+    }
+    Ok(checks)
 }
 
 /// Exchanges, queues, bindings, dead-lettering, policies, permissions: in short, since `jm topology` tells all.
-fn topology(findings: &[Finding], is_blocked: bool) -> Vec<Check> {
+fn topology(inspection: &Inspection<'_>, findings: &[Finding], is_blocked: bool) -> Vec<Check> {
     if is_blocked {
         let text = "not looked at while the broker blocks publishers";
-        return vec![Check::unknown("topology", text, "jm topology check, once the alarm is over")];
+        return vec![Check::unknown("topology", text, "`jm topology check`, once the alarm is over")];
     }
     let kinds = [
         ("topology", &["exchange", "queue", "binding"][..]),
@@ -188,7 +178,8 @@ fn topology(findings: &[Finding], is_blocked: bool) -> Vec<Check> {
         let in_state = |state| of_kind.iter().filter(move |finding| finding.state == state);
         for finding in of_kind.iter().filter(|finding| finding.state.is_difference()) {
             let text = format!("{} {} {}", finding.object, finding.name, finding.text);
-            checks.push(Check::fail(check, text, finding.mend.as_deref().unwrap_or("jm topology diff")));
+            let remedy = finding.mend.clone().unwrap_or_else(|| Remedy::command("jm topology diff"));
+            checks.push(Check::fail(check, text, remedy));
         }
         for finding in in_state(State::Notice) {
             let text = format!("{} {}: {}", finding.object, finding.name, finding.text);
@@ -201,7 +192,12 @@ fn topology(findings: &[Finding], is_blocked: bool) -> Vec<Check> {
         if let Some(first) = in_state(State::Unknown).next() {
             let text =
                 format!("{unknown} of {} not known: {} {}: {}", of_kind.len(), first.object, first.name, first.text);
-            checks.push(Check::unknown(check, text, "jm topology check --management http://host:15672"));
+            let more = match inspection.management {
+                None => "jm topology check --management http://host:15672",
+                Some(_) => "jm topology check",
+            };
+            let remedy = first.mend.clone().unwrap_or_else(|| Remedy::command(more));
+            checks.push(Check::unknown(check, text, remedy));
         }
     }
     checks

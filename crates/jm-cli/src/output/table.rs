@@ -1,11 +1,12 @@
 //! Tables that fit 80 columns: no frames, cells wrapped where they have to be.
 
-use std::fmt;
-
 use comfy_table::{Attribute, CellAlignment, Color, ContentArrangement, TableStyle};
 use console::AnsiCodeIterator;
 
-use super::WIDTH;
+use super::{
+    WIDTH,
+    text::{Text, kept_together, let_apart},
+};
 
 /// How a column is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,20 +50,24 @@ impl Table {
 }
 
 impl Cell {
-    pub(crate) fn new(text: impl fmt::Display) -> Self {
-        Self(comfy_table::Cell::new(text.to_string()))
+    fn of(text: impl Into<Text>) -> comfy_table::Cell {
+        comfy_table::Cell::new(kept_together(text.into().as_str()))
     }
 
-    pub(crate) fn good(text: impl fmt::Display) -> Self {
-        Self(comfy_table::Cell::new(text.to_string()).fg(Color::Green))
+    pub(crate) fn new(text: impl Into<Text>) -> Self {
+        Self(Self::of(text))
     }
 
-    pub(crate) fn notice(text: impl fmt::Display) -> Self {
-        Self(comfy_table::Cell::new(text.to_string()).fg(Color::Yellow))
+    pub(crate) fn good(text: impl Into<Text>) -> Self {
+        Self(Self::of(text).fg(Color::Green))
     }
 
-    pub(crate) fn bad(text: impl fmt::Display) -> Self {
-        Self(comfy_table::Cell::new(text.to_string()).fg(Color::Red).add_attribute(Attribute::Bold))
+    pub(crate) fn notice(text: impl Into<Text>) -> Self {
+        Self(Self::of(text).fg(Color::Yellow))
+    }
+
+    pub(crate) fn bad(text: impl Into<Text>) -> Self {
+        Self(Self::of(text).fg(Color::Red).add_attribute(Attribute::Bold))
     }
 
     /// What is not known, or not there.
@@ -71,13 +76,10 @@ impl Cell {
     }
 }
 
-impl fmt::Display for Table {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (number, line) in self.0.lines().enumerate() {
-            f.write_str(if number == 0 { "" } else { "\n" })?;
-            f.write_str(&trimmed(&line))?;
-        }
-        Ok(())
+impl From<Table> for Text {
+    fn from(table: Table) -> Self {
+        let lines: Vec<String> = table.0.lines().map(|line| trimmed(&let_apart(&line))).collect();
+        Self::made_of_escaped(lines.join("\n"))
     }
 }
 
@@ -104,9 +106,10 @@ mod tests {
         let mut table = Table::new(&[("name", Align::Left), ("state", Align::Left), ("", Align::Left)]);
         table.row([Cell::new("a b"), Cell::bad("missing"), Cell::new("")]);
         table.row([Cell::new("a"), Cell::none(), Cell::new("with a text")]);
-        let coloured = table.to_string();
+        let coloured = Text::from(table);
+        let coloured = coloured.as_str();
         assert!(coloured.contains("\u{1b}[1mname"), "{coloured:?}");
-        let plain = console::strip_ansi_codes(&coloured);
+        let plain = console::strip_ansi_codes(coloured);
         assert_eq!(plain, "name  state\na b   missing\na     -        with a text");
         assert!(
             coloured.lines().all(|line| line.matches("\u{1b}[0m").count() >= line.matches("\u{1b}[1m").count().min(1))

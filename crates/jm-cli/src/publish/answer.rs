@@ -6,7 +6,13 @@ use jm_mq_core::Outgoing;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use crate::{dead::escaped_lines, exit::Code, failure::Failure, inbox::Inbox, operator::Operator, output::Output};
+use crate::{
+    exit::Code,
+    failure::Failure,
+    inbox::Inbox,
+    operator::Operator,
+    output::{Output, Text},
+};
 
 #[derive(Debug)]
 pub(super) struct Answer(Inbox);
@@ -41,8 +47,8 @@ impl Answer {
         };
         let delivery = next?;
         match serde_json::from_slice::<Value>(&delivery.data) {
-            Ok(answer) => output.line(escaped_lines(&serde_json::to_string_pretty(&answer).unwrap_or_default())),
-            Err(_) => output.line(escaped_lines(&String::from_utf8_lossy(&delivery.data))),
+            Ok(answer) => output.json(&answer)?,
+            Err(_) => output.line(Text::lines(String::from_utf8_lossy(&delivery.data))),
         }
         self.0.close().await;
         Ok(())

@@ -3,11 +3,12 @@
 use std::{
     fs::File,
     io::{self, Read},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use jm_tasks::MessageType;
 use serde_json::Value;
+use tokio::sync::oneshot;
 
 use crate::{exit::Code, failure::Failure};
 
@@ -18,18 +19,18 @@ const MAX_MISTAKES: usize = 5;
 
 /// Where a body comes from.
 #[derive(Debug)]
-pub(super) enum Source<'a> {
+pub(super) enum Source {
     Stdin,
-    File(&'a Path),
-    Text(&'a str),
+    File(PathBuf),
+    Text(String),
 }
 
-impl<'a> Source<'a> {
-    pub(super) fn of(stdin: bool, file: Option<&'a Path>, json: Option<&'a str>) -> Result<Self, Failure> {
+impl Source {
+    pub(super) fn of(stdin: bool, file: Option<&Path>, json: Option<&str>) -> Result<Self, Failure> {
         match (stdin, file, json.filter(|json| !json.is_empty())) {
-            (false, Some(file), None) if file != Path::new("-") => Ok(Self::File(file)),
+            (false, Some(file), None) if file != Path::new("-") => Ok(Self::File(file.to_owned())),
             (true, None, None) | (false, Some(_), None) => Ok(Self::Stdin),
-            (false, None, Some(text)) => Ok(Self::Text(text)),
+            (false, None, Some(text)) => Ok(Self::Text(text.to_owned())),
             _ => Err(Failure::usage("give the body by one of --json '…', --file FILE, or - for standard input")),
         }
     }
@@ -40,10 +41,10 @@ impl<'a> Source<'a> {
             reader.take(MAX_BODY + 1).read_to_end(&mut body).map(|_| body)
         };
         let body = match self {
-            Self::Text(text) => text.as_bytes().to_vec(),
+            Self::Text(text) => text.into_bytes(),
             Self::Stdin => read(&mut io::stdin().lock())?,
             Self::File(path) => {
-                let opened = File::open(path).and_then(|mut file| read(&mut file));
+                let opened = File::open(&path).and_then(|mut file| read(&mut file));
                 opened.map_err(|error| Failure::missing(format_args!("{}: {error}", path.display())))?
             }
         };
@@ -56,8 +57,16 @@ impl<'a> Source<'a> {
 }
 
 /// The body to the byte, and the record it is about, if it says so.
-pub(super) fn checked(message_type: &MessageType, source: Source<'_>) -> Result<(Vec<u8>, Option<String>), Failure> {
-    let body = source.read()?;
+pub(super) async fn read(message_type: &MessageType, source: Source) -> Result<(Vec<u8>, Option<String>), Failure> {
+    // On a thread of its own: a terminal or a pipe may keep it for ever, and neither a signal nor the process's end waits
+    // for that.
+    let (sender, body) = oneshot::channel();
+    std::thread::spawn(move || sender.send(source.read()));
+    let body = body.await.unwrap_or_else(|_| Err(invalid("the body could not be read")))?;
+    checked(message_type, body)
+}
+
+fn checked(message_type: &MessageType, body: Vec<u8>) -> Result<(Vec<u8>, Option<String>), Failure> {
     let json: Value =
         serde_json::from_slice(&body).map_err(|error| invalid(format_args!("the body is no JSON: {error}")))?;
     let name = message_type.name;
@@ -92,7 +101,7 @@ mod tests {
     use super::*;
 
     fn refused(name: &str, body: &str) -> String {
-        checked(MessageType::find(name).unwrap(), Source::Text(body)).unwrap_err().to_string()
+        checked(MessageType::find(name).unwrap(), body.into()).unwrap_err().to_string()
     }
 
     #[test]

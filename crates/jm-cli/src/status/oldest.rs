@@ -16,7 +16,7 @@ pub(super) struct Oldest {
     error_kind: Option<String>,
 }
 
-/// The first message of a classic queue; `None` if there is none, or it does not say when it failed.
+/// The first message of a queue in which looks cost nothing; `None` if there is none, or it does not say when it failed.
 ///
 /// It is taken with `basic.get`, unsettled, and given back by `nack(requeue=true)`: it keeps its place. A consumer would
 /// be given as many as its prefetch, and show in the broker's lists. Should this process die in between, the broker

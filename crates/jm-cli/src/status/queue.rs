@@ -10,6 +10,7 @@ use super::oldest::{Oldest, oldest};
 use crate::{
     amqp::{self, Count},
     configuration::ConfiguredWorker,
+    delivery_limit::looks,
     failure::Failure,
     management::{Management, QueueInfo},
     output::{Cell, age},
@@ -27,6 +28,9 @@ pub(super) struct QueueStatus {
     publish_rate: Option<f64>,
     ack_rate: Option<f64>,
     dead_letter_queue: String,
+    /// The worker keeps its dead letters there, and it does not exist.
+    #[serde(skip)]
+    is_dead_letter_queue_missing: bool,
     dead_letters: Option<u32>,
     oldest_dead_letter: Option<Oldest>,
 }
@@ -34,7 +38,11 @@ pub(super) struct QueueStatus {
 /// What was seen at the head of dead-letter queues, and how many messages were there then: a queue in which nothing has
 /// changed is not looked into again.
 #[derive(Debug, Default)]
-pub(super) struct Looks(BTreeMap<String, Look>);
+pub(super) struct Looks {
+    queues: BTreeMap<String, Look>,
+    /// Why publishers are blocked, as AMQP alone told it.
+    pub(super) blocked: Option<Option<String>>,
+}
 
 #[derive(Debug)]
 struct Look {
@@ -63,7 +71,9 @@ impl QueueStatus {
         };
         let told = told(management, &queue, notes).await;
         let dead_letter_queue = worker.dead_letter_queue();
-        let dead_letters = match amqp::count(connection, &dead_letter_queue).await? {
+        let dead = amqp::count(connection, &dead_letter_queue).await?;
+        let is_dead_letter_queue_missing = exists && worker.keeps_dead_letters() && dead == Count::Absent;
+        let dead_letters = match dead {
             Count::Of { ready, .. } => Some(ready),
             Count::Absent | Count::Refused(_) => None,
         };
@@ -81,9 +91,29 @@ impl QueueStatus {
             publish_rate: told.as_ref().map(QueueInfo::publish_rate),
             ack_rate: told.as_ref().map(QueueInfo::ack_rate),
             dead_letter_queue,
+            is_dead_letter_queue_missing,
             dead_letters,
             oldest_dead_letter,
         })
+    }
+
+    /// What needs an operator.
+    pub(super) fn problems(&self) -> Vec<String> {
+        let Self { queue, worker, dead_letter_queue, .. } = self;
+        let mut problems = Vec::new();
+        let missing = |name: &String| {
+            format!("{name}: does not exist; {worker} creates it when it starts, `jm topology apply` now")
+        };
+        if !self.exists {
+            problems.push(missing(queue));
+        }
+        if self.is_dead_letter_queue_missing {
+            problems.push(missing(dead_letter_queue));
+        }
+        if let (Some(ready @ 1..), Some(0)) = (self.ready, self.consumers) {
+            problems.push(format!("{queue}: {ready} ready and no consumer; start {worker}"));
+        }
+        problems
     }
 
     /// For people.
@@ -97,13 +127,14 @@ impl QueueStatus {
             if self.exists { known(self.ready) } else { Cell::bad("missing") },
             known(self.unacked),
             match self.consumers {
-                Some(0) if self.ready.is_some_and(|ready| ready > 0) => Cell::bad(0),
+                Some(0) if self.ready.is_some_and(|ready| ready > 0) => Cell::bad("0"),
                 consumers => known(consumers),
             },
             rate(self.publish_rate),
             rate(self.ack_rate),
             match self.dead_letters {
-                Some(count) if count > 0 => Cell::notice(count),
+                Some(count) if count > 0 => Cell::notice(count.to_string()),
+                None if self.is_dead_letter_queue_missing => Cell::bad("missing"),
                 count => known(count),
             },
             known(self.oldest_dead_letter.as_ref().map(|oldest| age(oldest.at, now))),
@@ -134,12 +165,12 @@ impl Looks {
         count: u32,
         notes: &mut Vec<String>,
     ) -> Result<Option<Oldest>, Failure> {
-        let is_unchanged = self.0.get(queue).is_some_and(|look| look.count == count);
+        let is_unchanged = self.queues.get(queue).is_some_and(|look| look.count == count);
         if !is_unchanged {
-            let look = Look::new(connection, management, queue, count, notes).await?;
-            self.0.insert(queue.to_owned(), look);
+            let look = Look::new(connection, management, queue, count).await?;
+            self.queues.insert(queue.to_owned(), look);
         }
-        let look = self.0.get(queue);
+        let look = self.queues.get(queue);
         notes.extend(look.and_then(|look| look.note.clone()));
         Ok(look.and_then(|look| look.oldest.clone()))
     }
@@ -151,19 +182,12 @@ impl Look {
         management: Option<&Management>,
         queue: &str,
         count: u32,
-        notes: &mut Vec<String>,
     ) -> Result<Self, Failure> {
-        let of_management = told(management, queue, notes).await.and_then(|told| told.kind);
-        let kind = match of_management {
-            Some(kind) => Some(kind),
-            None => amqp::queue_type(connection, amqp::short(queue)?).await?,
-        };
-        // A quorum queue counts the look as a delivery, and beyond its limit drops the message.
-        if kind.as_deref() == Some("classic") {
-            return Ok(Self { count, oldest: oldest(connection, queue).await?, note: None });
-        }
-        let kind = kind.as_deref().unwrap_or("of a type that the broker does not tell");
-        let note = format!("{queue} is {kind}: its oldest message is left alone, since looks may be counted");
-        Ok(Self { count, oldest: None, note: Some(note) })
+        Ok(match looks(connection, management, queue).await?.objection(queue) {
+            None => Self { count, oldest: oldest(connection, queue).await?, note: None },
+            Some(objection) => {
+                Self { count, oldest: None, note: Some(format!("oldest is not looked at: {objection}")) }
+            }
+        })
     }
 }

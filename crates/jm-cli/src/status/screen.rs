@@ -1,8 +1,8 @@
 //! What is refreshed in place.
 
-use console::{Term, is_dumb, truncate_str};
+use console::{Term, is_dumb};
 
-use crate::output::{FAINT, Output, styled};
+use crate::output::{FAINT, Output, Text, styled};
 
 /// A terminal on which each text takes the place of the one before; where there is none, one follows the other.
 #[derive(Debug)]
@@ -25,47 +25,53 @@ impl Screen {
         Self { output, terminal, is_first: true }
     }
 
-    pub(super) fn show(&mut self, text: &str) {
+    pub(super) fn show(&mut self, text: &Text) {
         if let Some(terminal) = &self.terminal {
             // Asked for each time: windows change their size.
             let (rows, columns) = terminal.size();
             self.output.control(if self.is_first { CLEAR } else { HOME });
             for line in fitting(text, rows.into(), columns.into()) {
-                self.output.raw(line);
+                self.output.raw(&line);
                 self.output.control(REST_OF_LINE);
             }
             self.output.control(REST_OF_SCREEN);
         } else {
-            let blank = if self.is_first { "" } else { "\n" };
-            self.output.line(format_args!("{blank}{text}"));
+            if !self.is_first {
+                self.output.line("");
+            }
+            self.output.line(text.clone());
         }
         self.is_first = false;
     }
 }
 
 /// What fits a terminal. A line that is wrapped, or one too many, would move all that is above it.
-fn fitting(text: &str, rows: usize, columns: usize) -> Vec<String> {
+fn fitting(text: &Text, rows: usize, columns: usize) -> Vec<Text> {
     // The cursor stands below the last line.
     let rows = rows.saturating_sub(1).max(1);
-    let mut lines: Vec<String> = text.lines().map(|line| truncate_str(line, columns, "").into_owned()).collect();
+    let mut lines: Vec<Text> = text.split().map(|line| line.cut(columns, "")).collect();
     let left_out = lines.len().saturating_sub(rows);
     if left_out > 0 {
         lines.truncate(rows - 1);
-        let note = format!("… {} more lines", left_out + 1);
-        lines.push(styled(FAINT, truncate_str(&note, columns, "")));
+        let note = Text::new(format_args!("… {} more lines", left_out + 1));
+        lines.push(styled(FAINT, note.cut(columns, "")));
     }
     lines
 }
 
 #[cfg(test)]
 mod tests {
+    use anstyle::AnsiColor;
+
     use super::*;
 
     #[test]
     fn what_does_not_fit_is_cut_and_what_is_left_out_is_said() {
+        let fourth = styled(AnsiColor::Red.on_default(), "fourth");
+        let text = Text::joined([Text::new("first"), Text::default(), Text::new("third line"), fourth]);
         let plain = |rows, columns| {
-            let lines = fitting("first\n\nthird line\n\u{1b}[31mfourth\u{1b}[0m", rows, columns);
-            lines.iter().map(|line| console::strip_ansi_codes(line).into_owned()).collect::<Vec<_>>()
+            let lines = fitting(&text, rows, columns);
+            lines.iter().map(|line| console::strip_ansi_codes(line.as_str()).into_owned()).collect::<Vec<_>>()
         };
         assert_eq!(plain(5, 80), ["first", "", "third line", "fourth"]);
         assert_eq!(plain(5, 5), ["first", "", "third", "fourt"]);

@@ -6,7 +6,7 @@ use lapin::{ExchangeKind as LapinKind, options::ExchangeDeclareOptions, types::F
 use super::{
     finding::{Finding, State},
     inspection::{Differences, Inspection, is_operators, plain, together},
-    mend::{self, quoted},
+    mend::{self, Remedy, quoted},
 };
 use crate::{
     amqp::{self, Mismatch, NOT_FOUND, PRECONDITION_FAILED},
@@ -64,7 +64,8 @@ pub(super) async fn inspect(
             let texts: Vec<String> = differences.iter().map(|(name, value)| words(name, value, kind)).collect();
             let vhost = quoted(inspection.vhost());
             let delete = format!("rabbitmqadmin --vhost={vhost} delete exchange name={}", quoted(exchange));
-            finding(State::Differs, texts.join("; ")).mended_by(format!("{delete} && jm topology apply"))
+            finding(State::Differs, texts.join("; "))
+                .mended_by(Remedy::Command(format!("{delete} && jm topology apply")))
         }
     }))
 }

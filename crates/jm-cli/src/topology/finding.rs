@@ -2,6 +2,8 @@
 
 use serde::Serialize;
 
+use super::mend::Remedy;
+
 /// One part: an exchange, a queue, a binding, a user's permissions, a policy.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(crate) struct Finding {
@@ -11,8 +13,8 @@ pub(crate) struct Finding {
     pub(crate) state: State,
     /// In words: what it is, or what it is and should not be.
     pub(crate) text: String,
-    /// The command that mends it.
-    pub(crate) mend: Option<String>,
+    /// What mends it.
+    pub(crate) mend: Option<Remedy>,
 }
 
 /// How it is.
@@ -55,8 +57,8 @@ impl Finding {
         Self { object, name: name.into(), state, text: text.into(), mend: None }
     }
 
-    /// With the command that mends it.
-    pub(crate) fn mended_by(self, mend: impl Into<String>) -> Self {
+    /// With what mends it.
+    pub(crate) fn mended_by(self, mend: impl Into<Remedy>) -> Self {
         Self { mend: Some(mend.into()), ..self }
     }
 }

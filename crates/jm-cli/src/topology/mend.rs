@@ -1,14 +1,55 @@
 //! The commands that mend what differs.
 
+use serde::Serialize;
+
 use super::inspection::is_operators;
-use crate::{configuration::ConfiguredWorker, output::WIDTH};
+use crate::{
+    configuration::ConfiguredWorker,
+    output::{Text, WIDTH},
+};
+
+/// What to do.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(untagged)]
+pub(crate) enum Remedy {
+    /// A shell's command: never broken within a word, quoted ones included.
+    Command(String),
+    /// In words.
+    Words(String),
+}
+
+impl Remedy {
+    pub(crate) fn command(command: impl Into<String>) -> Self {
+        Self::Command(command.into())
+    }
+
+    /// In lines, behind `first` and `further`, which are blanks and signs of ours.
+    pub(crate) fn lines(&self, first: &str, further: &str) -> Text {
+        match self {
+            Self::Command(command) => Text::joined(lines(command, first, further)),
+            Self::Words(words) => Text::wrapped_behind(words, first, further),
+        }
+    }
+}
+
+impl From<&str> for Remedy {
+    fn from(words: &str) -> Self {
+        Self::Words(words.to_owned())
+    }
+}
+
+impl From<String> for Remedy {
+    fn from(words: String) -> Self {
+        Self::Words(words)
+    }
+}
 
 /// What is missing is declared by us, unless the configuration says that operators do that.
-pub(super) fn missing(worker: &ConfiguredWorker) -> &'static str {
+pub(crate) fn missing(worker: &ConfiguredWorker) -> Remedy {
     if is_operators(worker) {
-        "rabbitmqadmin declare, as you want it: consumer.declare is check, so neither workers nor jm create it"
+        Remedy::from("declare it as you want it: consumer.declare is check, so neither workers nor jm create it")
     } else {
-        "jm topology apply"
+        Remedy::command("jm topology apply")
     }
 }
 
@@ -19,14 +60,27 @@ pub(super) fn quoted(word: &str) -> String {
     if is_plain { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
 }
 
-/// A command in lines that a shell takes for one, two blanks further in.
-pub(super) fn lines(command: &str) -> Vec<String> {
-    /// For what stands before and behind the words.
-    const BESIDES: usize = 6;
+/// A name as a regular expression that matches only it.
+pub(super) fn pattern(name: &str) -> String {
+    let mut pattern = String::with_capacity(name.len());
+    for letter in name.chars() {
+        if !letter.is_alphanumeric() && !"_-/ ".contains(letter) {
+            pattern.push('\\');
+        }
+        pattern.push(letter);
+    }
+    pattern
+}
+
+/// A command in lines that a shell takes for one.
+fn lines(command: &str, first: &str, further: &str) -> Vec<Text> {
+    /// What stands behind the words: a blank and a backslash.
+    const BEHIND: usize = 2;
+    let indent = console::measure_text_width(first).max(console::measure_text_width(further));
     let mut lines = vec![String::new()];
     for word in words(command) {
-        let last = lines.last_mut().map_or(0, |last| last.chars().count());
-        if last > 0 && last + 1 + word.chars().count() + BESIDES > WIDTH {
+        let last = lines.last_mut().map_or(0, |last| console::measure_text_width(last));
+        if last > 0 && indent + last + 1 + console::measure_text_width(&word) + BEHIND > WIDTH {
             lines.push(word);
         } else if let Some(line) = lines.last_mut() {
             if !line.is_empty() {
@@ -37,9 +91,9 @@ pub(super) fn lines(command: &str) -> Vec<String> {
     }
     let count = lines.len();
     let lines = lines.into_iter().enumerate().map(|(index, line)| {
-        let indent = if index == 0 { "  " } else { "    " };
+        let indent = if index == 0 { first } else { further };
         let more = if index + 1 < count { " \\" } else { "" };
-        format!("{indent}{line}{more}")
+        Text::new(format_args!("{indent}{line}{more}"))
     });
     lines.collect()
 }
@@ -65,6 +119,9 @@ mod tests {
 
     #[test]
     fn a_long_command_is_broken_between_words_so_that_a_shell_takes_it_for_one() {
+        let lines = |command: &str| {
+            lines(command, "  ", "    ").iter().map(|line| line.as_str().to_owned()).collect::<Vec<_>>()
+        };
         assert_eq!(lines("jm topology apply"), ["  jm topology apply"]);
         let long = format!("rabbitmqctl set_policy {} 'a b' {}", "p".repeat(40), "q".repeat(20));
         let (first, second) =

@@ -3,17 +3,18 @@
 //! The broker checks permissions first. So a publish with an impossible expiration, or a consumer with an impossible
 //! priority, is refused with 403 if the permission is missing and with 406 if it is there, and nothing has happened.
 
-use jm_mq_core::{BasicProperties, Broker, Connection};
+use jm_mq_core::{BasicProperties, Broker, BrokerOptions, Connection};
 use lapin::{
     options::{BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions},
     types::{AMQPValue, FieldTable},
 };
+use secrecy::ExposeSecret as _;
 
 use super::{
     exchange,
     finding::{Finding, State},
     inspection::{Inspection, is_operators},
-    mend::quoted,
+    mend::{self, Remedy, quoted},
     queue,
 };
 use crate::{
@@ -28,6 +29,12 @@ const OBJECT: &str = "permission";
 /// has published.
 pub(super) async fn inspect(inspection: &Inspection<'_>, worker: &ConfiguredWorker) -> Result<Finding, Failure> {
     let name = format!("{} ({})", worker.rabbitmq.name, worker.worker.name);
+    if is_not_configured(inspection, worker) {
+        let name = worker.worker.name;
+        let remedy = format!("rabbitmq.name and rabbitmq.password in {name}.yaml, as the worker has them");
+        let text = "the worker's user is not configured here: rabbitmq.name";
+        return Ok(Finding::new(OBJECT, name, State::Unknown, text).mended_by(remedy));
+    }
     let mut options = inspection.operator.configuration.rabbitmq.clone();
     options.name.clone_from(&worker.rabbitmq.name);
     options.password.clone_from(&worker.rabbitmq.password);
@@ -83,13 +90,63 @@ async fn lacking(inspection: &Inspection<'_>, worker: &ConfiguredWorker, name: S
     Ok(if lacking.is_empty() {
         Finding::new(OBJECT, name, State::Ok, "configure, write and read as needed")
     } else {
-        let mend = format!(
-            "rabbitmqctl set_permissions --vhost {} {} '^jm\\.' '^(jm\\.|amq\\.default$)' '^jm\\.'",
-            quoted(inspection.vhost()),
-            quoted(&worker.rabbitmq.name)
-        );
-        Finding::new(OBJECT, name, State::Differs, format!("may not {}", lacking.join(", "))).mended_by(mend)
+        let text = format!("may not {}", lacking.join(", "));
+        Finding::new(OBJECT, name, State::Differs, text).mended_by(remedy(inspection, worker))
     })
+}
+
+/// Whether jm has a user of its own, and the worker's is the built-in one, which is nobody's where there are users.
+fn is_not_configured(inspection: &Inspection<'_>, worker: &ConfiguredWorker) -> bool {
+    let (own, built_in) = (&inspection.operator.configuration.rabbitmq, BrokerOptions::default());
+    worker.rabbitmq.name == built_in.name
+        && worker.rabbitmq.password.expose_secret() == built_in.password.expose_secret()
+        && own.name != built_in.name
+}
+
+/// Rights for a worker's user, and never for jm's own: that one may be an operator's, who must not get more by it.
+fn remedy(inspection: &Inspection<'_>, worker: &ConfiguredWorker) -> Remedy {
+    let [configure, write, read] = needed(worker);
+    let user = &worker.rabbitmq.name;
+    if *user == inspection.operator.configuration.rabbitmq.name {
+        return Remedy::Words(format!(
+            "`{user}` is jm's own user here; if {0} has another one, put jm's into jm.yaml instead of the environment; what \
+             {0}'s user needs is configure {configure}, write {write}, read {read}",
+            worker.worker.name
+        ));
+    }
+    Remedy::Command(format!(
+        "rabbitmqctl set_permissions --vhost {} {} {} {} {}",
+        quoted(inspection.vhost()),
+        quoted(user),
+        quoted(&configure),
+        quoted(&write),
+        quoted(&read)
+    ))
+}
+
+/// Configure, write and read for all that the worker does, and nothing else: as `k8s/components/rabbitmq` has it.
+fn needed(worker: &ConfiguredWorker) -> [String; 3] {
+    let dead = worker.keeps_dead_letters().then(|| worker.dead_letter_queue());
+    let (queue, exchange) = (worker.queue(), worker.topology.exchange.as_str());
+    let own = std::iter::once(queue).chain(Some(exchange).filter(|exchange| !exchange.is_empty()));
+    let answers = worker.worker.answers_to.iter().copied();
+    let read = any_of(own.clone().chain(answers.clone()));
+    let declared = || own.clone().chain(dead.as_deref()).chain(answers.clone());
+    [any_of(declared()), any_of(["amq.default"].into_iter().chain(declared())), read]
+}
+
+/// A pattern of exactly these names.
+fn any_of<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    let mut escaped: Vec<String> = Vec::new();
+    for name in names.map(mend::pattern) {
+        if !escaped.contains(&name) {
+            escaped.push(name);
+        }
+    }
+    match escaped.as_slice() {
+        [one] => format!("^{one}$"),
+        several => format!("^({})$", several.join("|")),
+    }
 }
 
 /// A consumer whose priority is a word.

@@ -5,7 +5,7 @@ use lapin::{options::QueueDeclareOptions, types::FieldTable};
 use super::{
     finding::{Finding, State},
     inspection::{Differences, Inspection, is_operators, plain, together},
-    mend::{self, quoted},
+    mend::{self, Remedy, quoted},
 };
 use crate::{
     amqp::{self, Count, Mismatch, PRECONDITION_FAILED, RESOURCE_LOCKED},
@@ -30,7 +30,8 @@ pub(super) async fn inspect(
         }
         Count::Refused(refusal) if refusal.code == RESOURCE_LOCKED => {
             let text = "is exclusive to another connection: no worker can use it".to_owned();
-            return Ok(finding(State::Differs, text).mended_by("rabbitmqctl list_queues name pid owner_pid exclusive"));
+            return Ok(finding(State::Differs, text)
+                .mended_by(Remedy::command("rabbitmqctl list_queues name pid owner_pid exclusive")));
         }
         Count::Refused(refusal) => return Ok(finding(State::Unknown, refusal.text)),
         Count::Of { .. } if is_operators(worker) => {
@@ -69,7 +70,8 @@ pub(super) async fn inspect(
             let texts: Vec<String> = differences.iter().map(|(name, value)| words(name, value)).collect();
             let (vhost, queue) = (quoted(inspection.vhost()), quoted(queue));
             let delete = format!("rabbitmqctl delete_queue --vhost {vhost} {queue} --if-empty --if-unused");
-            finding(State::Differs, texts.join("; ")).mended_by(format!("{delete} && jm topology apply"))
+            finding(State::Differs, texts.join("; "))
+                .mended_by(Remedy::Command(format!("{delete} && jm topology apply")))
         }
     })
 }

@@ -1,7 +1,7 @@
 //! `jm dead list` and `jm dead show`.
 
 use jm_testkit::QueueCounts;
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::types::AMQPValue;
 use serde_json::Value;
 
 use crate::{
@@ -107,33 +107,6 @@ async fn a_letter_is_shown_with_its_body_masked_unless_asked_for() {
     assert!(!masked.out.contains("geheim") && masked.out.contains(r#""type":"llm.chat""#), "{}", masked.out);
     let none = said(jm_at(&vhost), ["dead", "show", QUEUE, "--id", "x"]).await;
     assert_eq!((none.code, none.err.lines().count()), (66, 1), "{none:?}");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_quorum_queue_is_looked_into_only_when_told_and_no_message_of_it_too_often() {
-    let vhost = vhost().await;
-    vhost.delete_queue(DEAD).await.unwrap();
-    let mut arguments = FieldTable::default();
-    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-    vhost.declare_queue_with(DEAD, true, arguments).await.unwrap();
-    leave(&vhost, [dead("m-1")]).await;
-    for command in
-        [&["list"][..], &["show"], &["replay", "--dry-run"], &["replay", "--kind", "x"], &["drop", "-y", "--kind", "x"]]
-    {
-        let refused = said(jm_at(&vhost), ["dead"].iter().chain(command).chain(&[QUEUE])).await;
-        assert_eq!(refused.code, 2, "{command:?}: {refused:?}");
-        assert!(refused.err.contains("--count-deliveries") && refused.err.lines().count() == 1, "{refused:?}");
-    }
-    let list = ["dead", "list", QUEUE, "--count-deliveries"];
-    for _ in 0..10 {
-        let listed = said(jm_at(&vhost), list).await;
-        assert_eq!((listed.code, listed.err.as_str()), (0, ""), "{listed:?}");
-        vhost.wait_for_counts(DEAD, LIMIT, |counts| counts.ready == 1).await.unwrap();
-    }
-    let refused = said(jm_at(&vhost), list).await;
-    assert_eq!(refused.code, 69, "{refused:?}");
-    assert!(refused.err.contains("has given out message `m-1` 10 times before"), "{refused:?}");
-    vhost.wait_for_counts(DEAD, LIMIT, |counts| counts.ready == 1 && counts.unacked == 0).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]

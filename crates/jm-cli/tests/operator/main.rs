@@ -5,11 +5,13 @@
 mod asking;
 mod canaries;
 mod command_line;
+mod counting;
 mod dead_letters;
 mod doctor;
 mod drawing;
 mod dropping;
 mod ground;
+mod hostile;
 mod looking;
 mod records;
 mod replaying;
@@ -19,3 +21,4 @@ mod status;
 mod support;
 mod terminal;
 mod topology;
+mod workers;

@@ -41,6 +41,8 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
     let refused = match (segments[0], segments[1]) {
         // Protocols' own, Teredo among them; documentation.
         (0x2001, second) => second <= 0x1ff || second == 0xdb8,
+        // 6to4 is withdrawn, and stands for any address of IPv4.
+        (0x2002, _) => true,
         (0x3fff, second) => second <= 0xfff,
         _ => false,
     };
@@ -49,11 +51,10 @@ fn is_public_v6(address: Ipv6Addr) -> bool {
 
 /// The address of IPv4 that one of IPv6 stands for.
 fn inner_v4(segments: [u16; 8]) -> Option<Ipv4Addr> {
-    // Compatible (with `::` and `::1` among them), mapped, translated, NAT64's well-known prefix; 6to4.
+    // Compatible (with `::` and `::1` among them), mapped, translated, NAT64's well-known prefix.
     let ([0, 0, 0, 0, 0, 0 | 0xffff, high, low]
     | [0, 0, 0, 0, 0xffff, 0, high, low]
-    | [0x64, 0xff9b, 0, 0, 0, 0, high, low]
-    | [0x2002, high, low, ..]) = segments
+    | [0x64, 0xff9b, 0, 0, 0, 0, high, low]) = segments
     else {
         return None;
     };
@@ -71,13 +72,13 @@ mod tests {
             192.88.99.1 192.168.0.0 192.168.255.255 198.18.0.0 198.19.255.255 198.51.100.1 203.0.113.255 224.0.0.1 \
             239.255.255.255 240.0.0.0 255.255.255.255 \
             :: ::1 ::ffff:127.0.0.1 ::ffff:10.0.0.1 ::ffff:169.254.169.254 ::127.0.0.1 ::192.168.0.1 ::ffff:0:10.0.0.1 \
-            64:ff9b::10.0.0.1 64:ff9b::7f00:1 64:ff9b:1::808:808 2002:7f00:1:: 2002:c0a8:1:: 2002:a9fe:a9fe::1 2001::1 \
+            64:ff9b::10.0.0.1 64:ff9b::7f00:1 64:ff9b:1::808:808 2002:7f00:1:: 2002:c0a8:1:: 2002:a9fe:a9fe::1 2002:808:808::1 2001::1 \
             2001:0:ffff::1 2001:db8::1 2001:db8:ffff::1 fc00::1 fdff:ffff::1 fe80::1 febf::1 fec0::1 feff::1 ff00::1 \
             ff02::1 100::1 100::ffff:ffff:ffff:ffff 3fff::1 fbff::1 101::1 100:0:0:1::1 1fff:ffff::1 4000::1 5f00::1 8000::1";
         const PUBLIC: &str = "1.0.0.1 8.8.8.8 9.255.255.255 11.0.0.0 100.63.255.255 100.128.0.0 126.255.255.255 \
             128.0.0.1 169.253.255.255 169.255.0.0 172.15.255.255 172.32.0.0 192.0.1.1 192.0.3.1 192.88.98.1 192.167.0.1 \
             192.169.0.0 198.17.255.255 198.20.0.0 198.51.99.1 198.51.101.1 203.0.112.1 203.0.114.1 223.255.255.255 \
-            ::ffff:8.8.8.8 ::8.8.8.8 64:ff9b::8.8.8.8 2002:808:808::1 2606:4700::1111 2001:4860:4860::8888 2400::1 \
+            ::ffff:8.8.8.8 ::8.8.8.8 64:ff9b::8.8.8.8 2606:4700::1111 2001:4860:4860::8888 2400::1 \
             2001:200::1 2000::1 3ffe::1";
         for address in PRIVATE.split_whitespace() {
             assert!(!is_public(address.parse().unwrap()), "{address}");

@@ -2,16 +2,20 @@
 
 use std::time::SystemTime;
 
-use lapin::types::{AMQPValue, FieldTable};
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, FieldTable},
+};
 
 use crate::{
     dead_letters::{
         ATTEMPTS, ERROR_KIND, EXCEPTION_MESSAGE, FAILED_AT, FIRST_FAILED_AT, HEADERS_DROPPED, ORIGINAL_EXCHANGE,
-        ORIGINAL_QUEUE, ORIGINAL_ROUTING_KEY, WORKER, copied,
+        ORIGINAL_QUEUE, ORIGINAL_ROUTING_KEY, ORIGINAL_USER_ID, WORKER, copied,
     },
     envelope::Work,
-    headers::{MAX_HEADER_BYTES, encoded_size, value_size},
+    headers::{MAX_HEADER_BYTES, encoded_size, frame_size, value_size},
     message::{Message, Outgoing, PERSISTENT},
+    options::MAX_NAME_BYTES,
     settlement::Failure,
 };
 
@@ -29,8 +33,24 @@ const MOVED_HEADERS: [(&str, &str); 4] = [
     ("x-acquired-count", "jm-original-acquired-count"),
 ];
 
-/// The copy for the dead-letter queue: the body to the byte, the properties and headers of the original, and why.
-pub(crate) fn copy(work: &Work, failure: &Failure, worker: &str, queue: &str) -> Outgoing {
+/// What is kept of the original.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Keep {
+    /// The body to the byte, properties and headers.
+    All,
+    /// The body, and the names that tell what it is. For what the broker does not take with its properties.
+    BodyAndNames,
+}
+
+/// The copy for the dead-letter queue, with the reason in its headers. `frame_max`: see [`crate::Publisher`].
+pub(crate) fn copy(
+    work: &Work,
+    failure: &Failure,
+    worker: &str,
+    queue: &str,
+    frame_max: usize,
+    keep: Keep,
+) -> Outgoing {
     let original = work.envelope.properties();
     let mut headers = original.headers().clone().unwrap_or_default();
     for (name, new_name) in MOVED_HEADERS {
@@ -40,24 +60,49 @@ pub(crate) fn copy(work: &Work, failure: &Failure, worker: &str, queue: &str) ->
         headers.insert("jm-original-expiration".into(), AMQPValue::LongString(expiration.as_str().into()));
     }
     if let Some(user) = original.user_id() {
-        headers.insert("jm-original-user-id".into(), AMQPValue::LongString(user.as_str().into()));
+        headers.insert(ORIGINAL_USER_ID.into(), AMQPValue::LongString(user.as_str().into()));
     }
+    let properties = match keep {
+        Keep::All => copied(original, FieldTable::default()),
+        Keep::BodyAndNames => names(original),
+    };
+    let properties = properties.with_delivery_mode(PERSISTENT);
 
-    let ours = reasons(work, failure, worker);
-    make_room(&mut headers, encoded_size(&ours));
+    // The publisher adds its name, and make_room a note.
+    let around = frame_size(&properties) + MAX_NAME_BYTES + 1 + HEADERS_DROPPED.len() + 16;
+    let room = frame_max.saturating_sub(around).min(MAX_HEADER_BYTES);
+    let mut ours = reasons(work, failure, worker, MAX_TEXT_BYTES);
+    if let Some(over @ 1..) = encoded_size(&ours).checked_sub(room) {
+        ours = reasons(work, failure, worker, MAX_TEXT_BYTES.saturating_sub(over));
+    }
+    let kept = if keep == Keep::All { room.saturating_sub(encoded_size(&ours)) } else { 0 };
+    make_room(&mut headers, kept);
     for (name, value) in ours.inner() {
         headers.insert(name.clone(), value.clone());
     }
-    let properties = copied(original, headers).with_delivery_mode(PERSISTENT);
-    Outgoing::to_queue(queue, Message::verbatim(properties, work.body.clone()))
+    Outgoing::to_queue(queue, Message::verbatim(properties.with_headers(headers), work.body.clone()))
 }
 
-fn reasons(work: &Work, failure: &Failure, worker: &str) -> FieldTable {
+fn names(original: &BasicProperties) -> BasicProperties {
+    let mut names = BasicProperties::default();
+    if let Some(kind) = original.kind() {
+        names = names.with_type(kind.clone());
+    }
+    if let Some(id) = original.message_id() {
+        names = names.with_message_id(id.clone());
+    }
+    if let Some(id) = original.correlation_id() {
+        names = names.with_correlation_id(id.clone());
+    }
+    names
+}
+
+fn reasons(work: &Work, failure: &Failure, worker: &str, text_bytes: usize) -> FieldTable {
     let mut headers = FieldTable::default();
     let mut text = |name: &'static str, value: &str| {
         headers.insert(name.into(), AMQPValue::LongString(value.into()));
     };
-    text(EXCEPTION_MESSAGE, truncated(&failure.text));
+    text(EXCEPTION_MESSAGE, truncated(&failure.text, text_bytes));
     text(ORIGINAL_EXCHANGE, work.envelope.exchange());
     text(ORIGINAL_ROUTING_KEY, work.envelope.routing_key());
     text(ORIGINAL_QUEUE, work.envelope.queue());
@@ -74,8 +119,8 @@ fn rfc3339(time: SystemTime) -> String {
 }
 
 /// The beginning of a text, cut between characters.
-fn truncated(text: &str) -> &str {
-    &text[..text.floor_char_boundary(MAX_TEXT_BYTES)]
+fn truncated(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
 }
 
 fn rename(headers: &mut FieldTable, from: &str, to: &'static str) {
@@ -89,13 +134,11 @@ fn rename(headers: &mut FieldTable, from: &str, to: &'static str) {
     *headers = renamed;
 }
 
-/// Drops the largest of the original headers until there is room for ours: a frame that is too large would cost the
-/// connection, and the message would come back for ever.
-fn make_room(headers: &mut FieldTable, needed: usize) {
+/// Drops the largest of the original headers until they fit: a frame that is too large would cost the connection, and the
+/// message would come back for ever.
+fn make_room(headers: &mut FieldTable, room: usize) {
     let mut dropped: u32 = 0;
-    // The note about what was dropped needs room as well.
-    let needed = needed + HEADERS_DROPPED.len() + 16;
-    while encoded_size(headers) + needed > MAX_HEADER_BYTES {
+    while encoded_size(headers) > room {
         let largest = headers.inner().iter().max_by_key(|(_, value)| value_size(value)).map(|(name, _)| name.clone());
         let Some(largest) = largest else { break };
         let all = std::mem::take(headers);
@@ -112,22 +155,37 @@ fn make_room(headers: &mut FieldTable, needed: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{envelope::Envelope, settlement::FailureKind};
+    use crate::{
+        envelope::{Envelope, Past},
+        settlement::FailureKind,
+    };
     use bytes::Bytes;
-    use lapin::BasicProperties;
     use std::sync::Arc;
 
+    /// RabbitMQ's default.
+    const FRAME: usize = 131_072;
+
     fn copied(properties: BasicProperties, text: &str) -> (BasicProperties, FieldTable) {
+        copied_into(FRAME, Keep::All, properties, text)
+    }
+
+    fn copied_into(
+        frame_max: usize,
+        keep: Keep,
+        properties: BasicProperties,
+        text: &str,
+    ) -> (BasicProperties, FieldTable) {
         let envelope = Envelope {
             queue: "jm.llm".into(),
             exchange: "ex".into(),
             routing_key: "key".into(),
             redelivered: true,
             properties,
+            past: Past::default(),
         };
-        let work = Work { envelope: Arc::new(envelope), body: Bytes::from_static(b"\xff body") };
+        let work = Work { envelope: Arc::new(envelope), body: Bytes::from_static(b"\xff body"), nacks_count: false };
         let failure = Failure::unrun(FailureKind::Undecodable, text);
-        let copy = copy(&work, &failure, "host/1", "jm.llm.dead");
+        let copy = copy(&work, &failure, "host/1", "jm.llm.dead", frame_max, keep);
         assert_eq!((copy.exchange(), copy.routing_key()), ("", "jm.llm.dead"));
         assert_eq!(copy.message().body().as_ref(), b"\xff body");
         let properties = copy.message().properties().clone();
@@ -191,5 +249,45 @@ mod tests {
         assert!(!headers.contains_key("big") && headers.contains_key("small"));
         assert_eq!(headers.inner().get("jm-headers-dropped"), Some(&AMQPValue::LongUInt(1)));
         assert!(encoded_size(properties.headers().as_ref().unwrap()) <= MAX_HEADER_BYTES);
+    }
+
+    #[test]
+    fn a_copy_fits_a_small_frame_with_its_reason() {
+        let mut headers = FieldTable::default();
+        headers.insert("big".into(), AMQPValue::LongString("b".repeat(3500).into()));
+        headers.insert("small".into(), AMQPValue::LongString("s".into()));
+        let name = || "n".repeat(255).into();
+        let long = BasicProperties::default()
+            .with_correlation_id(name())
+            .with_reply_to(name())
+            .with_message_id(name())
+            .with_type(name())
+            .with_headers(headers);
+        for frame in [4096, 8192, FRAME] {
+            let (properties, headers) = copied_into(frame, Keep::All, long.clone(), &"错".repeat(10_000));
+            let size = frame_size(&properties.with_app_id(name()));
+            assert!(size <= frame, "{size} of {frame}");
+            assert!(text(&headers, "x-exception-message").len() > 1000);
+            assert_eq!(headers.contains_key("big"), frame > 4096);
+            assert!(headers.contains_key("small"));
+        }
+    }
+
+    #[test]
+    fn a_copy_without_the_originals_properties_still_says_what_it_is() {
+        let mut headers = FieldTable::default();
+        headers.insert("tenant".into(), AMQPValue::LongString("7".into()));
+        let original = BasicProperties::default()
+            .with_type("t".into())
+            .with_message_id("m".into())
+            .with_reply_to("amq.rabbitmq.reply-to".into())
+            .with_headers(headers);
+        let (properties, headers) = copied_into(FRAME, Keep::BodyAndNames, original, "x");
+        assert_eq!(properties.reply_to(), &None);
+        assert_eq!(properties.kind().as_ref().unwrap().as_str(), "t");
+        assert_eq!(properties.message_id().as_ref().unwrap().as_str(), "m");
+        assert!(!headers.contains_key("tenant"));
+        assert_eq!(headers.inner().get("jm-headers-dropped"), Some(&AMQPValue::LongUInt(1)));
+        assert_eq!(text(&headers, "x-exception-message"), "x");
     }
 }

@@ -71,12 +71,14 @@ struct Identity {
     names: [Option<ShortString>; 4],
     timestamp: Option<u64>,
     body: Bytes,
+    /// A copy in the place of a returned message is another one: the original's ack may be lost.
+    returns: u64,
 }
 
 /// More is never needed: it would take as many lost connections, each with all workers busy, within `MAX_AGE`.
 const MAX_ENTRIES: usize = 4096;
 /// For the bodies and answers of finished runs. What still runs is in memory anyway.
-const MAX_BYTES: usize = 64 * 1024 * 1024;
+const MAX_BYTES: usize = 32 * 1024 * 1024;
 /// What has not come back so long after its run ended has gone elsewhere, and another message may look the same.
 const MAX_AGE: Duration = Duration::from_mins(10);
 
@@ -114,10 +116,21 @@ impl KeptResults {
 
     /// Announces that the result of a run, which may still be going on, will be kept.
     pub(super) fn promise(&self, work: &Work) -> Promise {
+        self.promise_for(Identity::of(work), work)
+    }
+
+    /// The same for a message that is returned: it may come back as a copy.
+    pub(super) fn promise_return(&self, work: &Work) -> Promise {
+        let identity = Identity::of(work);
+        let returns = identity.returns + u64::from(work.nacks_count);
+        self.promise_for(Identity { returns, ..identity }, work)
+    }
+
+    fn promise_for(&self, identity: Identity, work: &Work) -> Promise {
         let (sender, result) = oneshot::channel();
         let end = Arc::<OnceLock<RunEnd>>::default();
         let mut entries = self.entries();
-        entries.push_back(Entry { identity: Identity::of(work), result, end: Arc::clone(&end) });
+        entries.push_back(Entry { identity, result, end: Arc::clone(&end) });
         if entries.len() > MAX_ENTRIES {
             entries.pop_front();
             self.room.evicted.increment(1);
@@ -237,6 +250,7 @@ impl Identity {
             ],
             timestamp: *properties.timestamp(),
             body: work.body.clone(),
+            returns: work.envelope.past.returns,
         }
     }
 }
@@ -244,7 +258,10 @@ impl Identity {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::envelope::Envelope;
+    use crate::{
+        envelope::{Envelope, Past},
+        settlement::FailureKind,
+    };
     use lapin::BasicProperties;
 
     fn work(id: Option<&str>, body: &'static str, redelivered: bool) -> Work {
@@ -254,8 +271,9 @@ mod tests {
             None => properties,
         };
         let (exchange, routing_key) = ("".into(), "q".into());
-        let envelope = Envelope { queue: "q".into(), exchange, routing_key, redelivered, properties };
-        Work { envelope: Arc::new(envelope), body: Bytes::from_static(body.as_bytes()) }
+        let past = Past::default();
+        let envelope = Envelope { queue: "q".into(), exchange, routing_key, redelivered, properties, past };
+        Work { envelope: Arc::new(envelope), body: Bytes::from_static(body.as_bytes()), nacks_count: false }
     }
 
     fn kept() -> KeptResults {
@@ -272,6 +290,22 @@ mod tests {
         let mut claim = kept.claim(&work(Some("1"), "body", true)).unwrap();
         assert!(matches!(claim.result().await, Some(KeptResult::Settled)));
         assert!(kept.claim(&work(Some("1"), "body", true)).is_none(), "the second time");
+    }
+
+    #[tokio::test]
+    async fn a_copy_has_the_result_that_was_kept_for_it_and_not_its_originals() {
+        let kept = kept();
+        let original = Work { nacks_count: true, ..work(Some("1"), "body", false) };
+        kept.promise_return(&original).fulfil(KeptResult::Failed(Failure::unrun(FailureKind::Permanent, "no")));
+        // Its ack was lost.
+        kept.keep(&original, KeptResult::Settled);
+        let mut envelope = (*work(Some("1"), "body", true).envelope).clone();
+        envelope.past.returns = 1;
+        let copy = Work { envelope: Arc::new(envelope), ..original };
+        assert!(matches!(kept.claim(&copy).unwrap().result().await, Some(KeptResult::Failed(_))));
+        assert!(kept.claim(&copy).is_none());
+        let mut again = kept.claim(&work(Some("1"), "body", true)).unwrap();
+        assert!(matches!(again.result().await, Some(KeptResult::Settled)));
     }
 
     #[tokio::test]

@@ -1,11 +1,12 @@
 //! Making a settlement so: what has to be published is confirmed before the broker hears of the original.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::{ops::ControlFlow, sync::atomic::Ordering, time::Duration};
 
 use metrics::Counter;
 
 use super::{
-    Shared, dead_letter,
+    Shared,
+    dead_letter::{self, Keep},
     handoff::{Finished, Verdict},
     kept::KeptResult,
     worker::InHand,
@@ -26,7 +27,7 @@ const LEAST_PUBLISH_WAIT: Duration = Duration::from_millis(50);
 const LEAST_REFUSED_WAIT: Duration = Duration::from_secs(1);
 
 /// What came of publishing something for a message.
-enum Published {
+pub(super) enum Published {
     Yes,
     /// The message was taken back, or we are draining.
     Interrupted,
@@ -38,7 +39,7 @@ impl InHand<'_> {
     pub(super) async fn settle(&self, settlement: Settlement) {
         match settlement {
             Settlement::Answer(answers) => self.answer(answers).await,
-            Settlement::Requeue(failure) => self.requeue(failure.as_ref()),
+            Settlement::Requeue(failure) => self.requeue(failure.as_ref()).await,
             Settlement::DeadLetter(failure) => self.dead_letter(failure).await,
         }
     }
@@ -46,13 +47,39 @@ impl InHand<'_> {
     async fn answer(&self, answers: Answers) {
         let mut unpublished = answers.into_messages();
         while let Some(next) = unpublished.first() {
-            match self.publish(next, self.worker.shared.policy.max_retry_attempts).await {
+            let published = if next.required {
+                self.publish(next, self.worker.shared.policy.max_retry_attempts).await
+            } else {
+                self.reply(next).await
+            };
+            match published {
                 Published::Yes => drop(unpublished.remove(0)),
-                Published::Interrupted => return self.hand_back(KeptResult::Answers(unpublished.into())),
+                Published::Interrupted => {
+                    return self.give_back(None, Some(KeptResult::Answers(unpublished.into()))).await;
+                }
                 Published::Failed(error) => return self.unanswered(unpublished.into(), &error).await,
             }
         }
         self.done();
+    }
+
+    /// Publishes what whoever asked need not get: once, within the publisher's timeout, and the task is done all the same.
+    async fn reply(&self, reply: &Outgoing) -> Published {
+        // Somebody else may be at work on the message by now, and answer it.
+        if self.worker.handoff.is_taken_back() {
+            return Published::Interrupted;
+        }
+        let Err(error) = self.worker.shared.publisher.publish(reply).await else { return Published::Yes };
+        let unsupported = matches!(error, PublishError::Unroutable { .. });
+        tracing::warn!(
+            queue = self.work.envelope.queue(),
+            message_id = self.work.envelope.message_id(),
+            reply_to = reply.routing_key(),
+            error = error.to_string(),
+            "the reply is dropped and its task done without it{}",
+            if unsupported { "; a reply goes to a queue, and `exchange/key` is not supported" } else { "" }
+        );
+        Published::Yes
     }
 
     /// Everything but the ack is done.
@@ -64,7 +91,9 @@ impl InHand<'_> {
     async fn unanswered(&self, answers: Answers, error: &PublishError) {
         let text = format!("the handler succeeded, but its answer was not published: {error}");
         let attempts = self.runs.load(Ordering::Relaxed);
-        let failure = Failure { attempts, ..Failure::unrun(FailureKind::Exhausted, text) };
+        let never = matches!(error, PublishError::Invalid { .. });
+        let kind = if never { FailureKind::Permanent } else { FailureKind::Exhausted };
+        let failure = Failure { attempts, ..Failure::unrun(kind, text.clone()) };
         match decide(Conclusion::Failed(failure), &self.worker.shared.options) {
             Settlement::DeadLetter(failure) => self.dead_letter(failure).await,
             Settlement::Requeue(failure) => {
@@ -73,7 +102,7 @@ impl InHand<'_> {
                 }
                 // The handler need not run again when the message comes back, which is at once: not before a wait.
                 self.waits_in_vain(self.worker.shared.policy.backoff.delay(1)).await;
-                self.hand_back(KeptResult::Answers(answers));
+                self.give_back(Some(&text), Some(KeptResult::Answers(answers))).await;
             }
             Settlement::Answer(_) => unreachable!("a failure is not answered"),
         }
@@ -90,12 +119,18 @@ impl InHand<'_> {
             }
             return;
         }
-        let copy = dead_letter::copy(&self.work, &failure, &self.worker.name, dead_letter_queue);
+        let mut keep = Keep::All;
         loop {
+            let frame_max = publisher.frame_max();
+            let copy = dead_letter::copy(&self.work, &failure, &self.worker.name, dead_letter_queue, frame_max, keep);
             match self.publish(&copy, 0).await {
                 Published::Yes => break,
-                Published::Interrupted => return self.hand_back(KeptResult::Failed(failure)),
+                Published::Interrupted => return self.give_back(None, Some(KeptResult::Failed(failure))).await,
                 Published::Failed(error) => {
+                    // Unless the first connection has told of a smaller frame only now.
+                    if matches!(error, PublishError::Invalid { .. }) && frame_max == publisher.frame_max() {
+                        keep = Keep::BodyAndNames;
+                    }
                     tracing::error!(
                         queue = self.work.envelope.queue(),
                         dead_letter_queue,
@@ -111,7 +146,7 @@ impl InHand<'_> {
                         );
                     }
                     if self.waits_in_vain(self.worker.shared.policy.backoff.delay(1)).await {
-                        return self.hand_back(KeptResult::Failed(failure));
+                        return self.give_back(None, Some(KeptResult::Failed(failure))).await;
                     }
                 }
             }
@@ -121,44 +156,50 @@ impl InHand<'_> {
         self.finish(Verdict::Ack, &self.metrics.dead_lettered, Some(KeptResult::Settled));
     }
 
-    /// Publishes until confirmed. What passes by itself is waited for; other failures are tried `retries` times again.
-    async fn publish(&self, outgoing: &Outgoing, retries: u32) -> Published {
-        let backoff = self.worker.shared.policy.backoff;
+    /// Publishes until confirmed, however long that takes. What the broker refuses is tried `retries` times again, unless it
+    /// can never be published.
+    pub(super) async fn publish(&self, outgoing: &Outgoing, retries: u32) -> Published {
+        let Shared { publisher, policy, .. } = &*self.worker.shared;
+        let handoff = &self.worker.handoff;
         let mut failures = 0;
         let mut attempt = 0;
         loop {
             // Somebody else may be at work on the message by now, and answer it.
-            if self.worker.handoff.is_taken_back() {
+            if handoff.is_taken_back() {
                 return Published::Interrupted;
             }
             attempt += 1;
-            let error = match self.worker.shared.publisher.publish(outgoing).await {
+            let is_late = |error: &PublishError| {
+                self.warn_unpublished(outgoing, attempt, error);
+                if handoff.is_interrupted() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+            };
+            let error = match publisher.publish_patiently(outgoing, is_late).await {
                 Ok(()) => return Published::Yes,
-                Err(PublishError::Unroutable { .. }) if !outgoing.required => {
-                    tracing::warn!(reply_to = outgoing.routing_key, "whoever asked is gone; the reply is dropped");
-                    return Published::Yes;
-                }
                 Err(error) => error,
             };
             if !error.is_passing() {
                 failures += 1;
-                if failures > retries {
+                if failures > retries || matches!(error, PublishError::Invalid { .. }) {
                     return Published::Failed(error);
                 }
             }
-            tracing::warn!(
-                queue = self.work.envelope.queue(),
-                exchange = outgoing.exchange(),
-                attempt,
-                error = error.to_string(),
-                "publish failed; the task stays unsettled and the publish is tried again"
-            );
+            self.warn_unpublished(outgoing, attempt, &error);
             let refused = matches!(error, PublishError::Refused { .. });
             let least = if refused { LEAST_REFUSED_WAIT } else { Duration::ZERO };
-            if self.waits_in_vain(backoff.delay(attempt).max(least)).await {
+            if self.waits_in_vain(policy.backoff.delay(attempt).max(least)).await {
                 return Published::Interrupted;
             }
         }
+    }
+
+    fn warn_unpublished(&self, outgoing: &Outgoing, attempt: u32, error: &PublishError) {
+        tracing::warn!(
+            queue = self.work.envelope.queue(),
+            exchange = outgoing.exchange(),
+            attempt,
+            error = error.to_string(),
+            "not published yet; the task stays unsettled until it is"
+        );
     }
 
     /// Waits, unless that has become pointless. Never shorter than it takes to be kind to a broker in trouble.
@@ -170,26 +211,20 @@ impl InHand<'_> {
         }
     }
 
-    fn requeue(&self, failure: Option<&Failure>) {
+    async fn requeue(&self, failure: Option<&Failure>) {
         if let Some(failure) = failure {
             self.report("attempts exhausted; requeued, since nack_requeue is on", failure);
         }
-        self.finish(Verdict::Requeue, &self.metrics.requeued, None);
+        self.give_back(failure.map(|failure| failure.text.as_str()), None).await;
     }
 
-    /// Gives the message back with a result kept for its return to this process.
-    fn hand_back(&self, result: KeptResult) {
-        let finished = self.worker.handoff.hand_back(result, &self.worker.shared.kept);
-        self.count(finished, &self.metrics.requeued);
-    }
-
-    fn finish(&self, verdict: Verdict, outcome: &Counter, result: Option<KeptResult>) -> Finished {
+    pub(super) fn finish(&self, verdict: Verdict, outcome: &Counter, result: Option<KeptResult>) -> Finished {
         let finished = self.worker.handoff.finish(verdict, result);
         self.count(finished, outcome);
         finished
     }
 
-    fn count(&self, finished: Finished, outcome: &Counter) {
+    pub(super) fn count(&self, finished: Finished, outcome: &Counter) {
         match finished {
             Finished::Settled => outcome.increment(1),
             Finished::TakenBack => self.metrics.lost.increment(1),

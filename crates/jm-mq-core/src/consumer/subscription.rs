@@ -10,7 +10,7 @@ use futures_util::{FutureExt, StreamExt, future::poll_fn};
 use lapin::{
     Channel,
     options::{BasicCancelOptions, BasicConsumeOptions, BasicQosOptions},
-    types::{FieldTable, ShortString},
+    types::ShortString,
 };
 use metrics::Counter;
 use tokio::time::MissedTickBehavior;
@@ -19,14 +19,16 @@ use super::{
     Shared, Stop,
     handoff::{Handoff, Order, Settled, Unwritten, Verdict},
     kept::KeptResult,
+    queue::Queue,
     writer::Writer,
 };
 use crate::{broker::PooledConnection, envelope::Delivery, error::ConnectError, topology::refused};
 
 /// A consumer on a channel of its own, feeding one worker.
 pub(super) struct Subscription {
-    shared: Arc<Shared>,
-    handoff: Arc<Handoff>,
+    pub(super) shared: Arc<Shared>,
+    pub(super) handoff: Arc<Handoff>,
+    queue: Arc<Queue>,
     channel: Arc<Channel>,
     deliveries: lapin::Consumer,
     /// Between channel and handoff; empty but for that moment.
@@ -40,6 +42,8 @@ pub(super) enum SubscriptionEnd {
     Drained(Drained),
     /// The broker cancelled it: the queue was deleted, or its node went away.
     Cancelled,
+    /// The broker cancelled it or closed its channel, since it held a delivery for longer than the `consumer_timeout`.
+    TimedOut,
     /// The channel or the connection failed.
     Lost(String),
     /// Another subscription of the group ended, and took this one with it.
@@ -61,27 +65,29 @@ impl Subscription {
         shared: Arc<Shared>,
         handoff: Arc<Handoff>,
         connection: &PooledConnection,
-        queue: &ShortString,
+        queue: Arc<Queue>,
         index: usize,
     ) -> Result<Self, ConnectError> {
         let tag = ShortString::try_new(format!("{}.{index}", shared.instance)).unwrap_or_default();
-        let failed = |error: lapin::Error| refused(&error, format!("a consumer on queue `{queue}`"));
+        let failed = |error: lapin::Error| refused(&error, format!("a consumer on queue `{}`", queue.name()));
         let open = async {
             let channel = connection.create_channel().await.map_err(failed)?;
             channel
                 .basic_qos(shared.options.prefetch_per_worker, BasicQosOptions { global: false })
                 .await
                 .map_err(failed)?;
+            let arguments = queue.consume_arguments(shared.options.consumer_timeout);
             let deliveries = channel
-                .basic_consume(queue.clone(), tag, BasicConsumeOptions::default(), FieldTable::default())
+                .basic_consume(queue.short_name(), tag, BasicConsumeOptions::default(), arguments)
                 .await
                 .map_err(failed)?;
             Ok((channel, deliveries))
         };
         let (channel, deliveries) = shared.within_rpc_timeout("subscribing", open).await?;
         let channel = Arc::new(channel);
-        handoff.attach(Writer::new(Arc::clone(&channel), connection.bell(), shared.rpc_timeout, &shared.metrics));
-        Ok(Self { shared, handoff, channel, deliveries, taken: Vec::new() })
+        let (limit, settle_within) = (shared.rpc_timeout, shared.budget.settle_within);
+        handoff.attach(Writer::new(Arc::clone(&channel), connection.bell(), limit, settle_within, &shared.metrics));
+        Ok(Self { shared, handoff, queue, channel, deliveries, taken: Vec::new() })
     }
 
     /// Carries deliveries and settlements until the drain, or until something ends.
@@ -113,7 +119,13 @@ impl Subscription {
                 _ = ticks.tick() => self.hand_back_overdue().await,
             };
             if let Err(end) = outcome {
-                break end;
+                break match end {
+                    // A settlement may find the channel closed before the stream of deliveries says why.
+                    SubscriptionEnd::Lost(error) => {
+                        self.broker_error().map_or(SubscriptionEnd::Lost(error), |error| self.ended(Some(error)))
+                    }
+                    end => end,
+                };
             }
         };
         self.detach();
@@ -124,37 +136,51 @@ impl Subscription {
     fn take(&mut self, first: Option<lapin::Result<lapin::message::Delivery>>) -> Result<(), SubscriptionEnd> {
         let arrived = Instant::now();
         let mut next = Some(first);
-        let mut end = Ok(());
-        let (deliveries, queue) = (&mut self.deliveries, &self.shared.queue);
+        let mut end: Result<(), Option<String>> = Ok(());
+        let (deliveries, name, queue) = (&mut self.deliveries, &self.shared.queue, &self.queue);
         self.taken.extend(std::iter::from_fn(|| match next.take().or_else(|| deliveries.next().now_or_never())? {
-            Some(Ok(delivery)) => Some(Delivery::new(queue, delivery, arrived)),
+            Some(Ok(delivery)) => Some(Delivery::new(name, queue, delivery, arrived)),
             Some(Err(error)) => {
-                end = Err(SubscriptionEnd::Lost(error.to_string()));
+                end = Err(Some(error.to_string()));
                 None
             }
             // Polled again, the stream would wait for ever.
             None => {
-                end = Err(SubscriptionEnd::Cancelled);
+                end = Err(None);
                 None
             }
         }));
         self.handoff.push(&mut self.taken);
-        end
+        end.map_err(|error| self.ended(error))
+    }
+
+    /// The error with which the channel ended, as far as the stream of deliveries has it. What it brings before that is the
+    /// broker's again.
+    fn broker_error(&mut self) -> Option<String> {
+        std::iter::from_fn(|| self.deliveries.next().now_or_never().flatten())
+            .find_map(|delivery| delivery.err().map(|error| error.to_string()))
+    }
+
+    /// Why the stream of deliveries has ended: with an error, or, after a `basic.cancel`, which gives no reason, without.
+    fn ended(&self, error: Option<String>) -> SubscriptionEnd {
+        let has_own_timeout = self.queue.announces_timeout();
+        match error {
+            Some(error) if error.contains("delivery acknowledgement on channel") => SubscriptionEnd::TimedOut,
+            Some(error) => SubscriptionEnd::Lost(error),
+            None if has_own_timeout && self.handoff.overran(self.shared.budget.settle_within) => {
+                SubscriptionEnd::TimedOut
+            }
+            None => SubscriptionEnd::Cancelled,
+        }
     }
 
     /// Tells the broker what the worker decided, and waits until that is written.
-    async fn write_settlements(&self) -> Result<(), SubscriptionEnd> {
+    pub(super) async fn write_settlements(&self) -> Result<(), SubscriptionEnd> {
         let flush = poll_fn(|cx| self.handoff.poll_flush(cx));
         match tokio::time::timeout(self.shared.rpc_timeout, flush).await {
             Ok(result) => result.map_err(SubscriptionEnd::Lost),
             Err(_) => Err(SubscriptionEnd::Lost("settlements could not be written in time".into())),
         }
-    }
-
-    /// Gives deliveries back to the queue, after everything that was settled before.
-    async fn hand_back(&self, deliveries: impl IntoIterator<Item = Delivery>) -> Result<(), SubscriptionEnd> {
-        self.handoff.requeue(deliveries);
-        self.write_settlements().await
     }
 
     /// Hands back what the broker would take back by force, together with the channel and all it holds. What was settled
@@ -200,7 +226,8 @@ impl Subscription {
         }
         // Frames come in order: all that was sent before cancel-ok is here.
         while let Some(Some(Ok(delivery))) = self.deliveries.next().now_or_never() {
-            self.handoff.push(&mut vec![Delivery::new(&self.shared.queue, delivery, Instant::now())]);
+            let delivery = Delivery::new(&self.shared.queue, &self.queue, delivery, Instant::now());
+            self.handoff.push(&mut vec![delivery]);
         }
         let mut drained = Drained::default();
         let unstarted = self.handoff.take_unstarted(None);
@@ -215,7 +242,7 @@ impl Subscription {
                 () = self.handoff.changed() => {}
                 () = tokio::time::sleep_until(stop.deadline().into()) => {
                     if let Some(delivery) = self.handoff.take_running(None, &self.shared.kept) {
-                        self.hand_back([delivery]).await?;
+                        self.hand_back(vec![delivery]).await?;
                         drained.cut_off += 1;
                     }
                 }

@@ -14,6 +14,7 @@ use tokio::{sync::watch, task::JoinSet};
 use super::{
     ConsumerState, DrainReport, Shared, Stop, backlog,
     handoff::Order,
+    queue::Queue,
     subscription::{Drained, Subscription, SubscriptionEnd},
     worker::Worker,
 };
@@ -22,7 +23,7 @@ use crate::{
     broker::{ConnectionPool, PooledConnection},
     error::ConnectError,
     error_kinds::ErrorKinds,
-    options::DeadLetter,
+    options::{ConsumerOptions, DeadLetter},
     topology::{self, Topology},
 };
 
@@ -152,12 +153,15 @@ impl Supervisor {
     }
 
     async fn subscribe(&self, connection: &PooledConnection) -> Result<(ShortString, Vec<Subscription>), ConnectError> {
-        let queue = self.declare(connection).await?;
         let shared = &self.shared;
+        let name = self.declare(connection).await?;
+        let server = self.connections.server_properties();
+        let examine = Queue::examine(connection, name.clone(), &server);
+        let queue = Arc::new(shared.within_rpc_timeout("asking for the queue's type", examine).await?);
         let opening = shared.handoffs.iter().enumerate().map(|(index, handoff)| {
-            Subscription::open(Arc::clone(shared), Arc::clone(handoff), connection, &queue, index)
+            Subscription::open(Arc::clone(shared), Arc::clone(handoff), connection, Arc::clone(&queue), index)
         });
-        Ok((queue.clone(), try_join_all(opening).await?))
+        Ok((name, try_join_all(opening).await?))
     }
 
     async fn declare(&self, connection: &PooledConnection) -> Result<ShortString, ConnectError> {
@@ -224,7 +228,9 @@ impl Group {
         }
         // In a set, so that it ends with this future, however that ends.
         let mut watching = JoinSet::new();
-        watching.spawn(backlog::watch(Arc::clone(&supervisor.shared), Arc::clone(&self.connection), self.queue));
+        let (shared, connection) = (Arc::clone(&supervisor.shared), Arc::clone(&self.connection));
+        let registered = running.len();
+        watching.spawn(async move { backlog::watch(&shared, &connection, &self.queue, registered).await });
 
         let mut drained = Drained::default();
         let mut lost = None;
@@ -235,6 +241,17 @@ impl Group {
                 () = supervisor.stop.requested(), if !matches!(*supervisor.state.borrow(), ConsumerState::Draining) => {
                     supervisor.set_state(ConsumerState::Draining);
                     order(Order::Drain);
+                    continue;
+                }
+                Some(forgotten) = watching.join_next() => {
+                    // While it drains, its consumers are cancelled one by one.
+                    if supervisor.stop.is_requested() || lost.is_some() {
+                        continue;
+                    }
+                    let text = forgotten.map_or_else(|error| error.to_string(), |forgotten| forgotten.to_string());
+                    lost = Some(("forgotten", text));
+                    supervisor.set_state(ConsumerState::Connecting);
+                    order(Order::End);
                     continue;
                 }
             };
@@ -249,8 +266,12 @@ impl Group {
                 Some(Ok(SubscriptionEnd::Cancelled)) => {
                     lost.get_or_insert((
                         "cancelled",
-                        "the broker cancelled the consumer; was the queue deleted?".to_owned(),
+                        "the broker cancelled the consumer: its queue was deleted, or the queue's node is down"
+                            .to_owned(),
                     ));
+                }
+                Some(Ok(SubscriptionEnd::TimedOut)) => {
+                    lost.get_or_insert_with(|| ("timeout", timed_out(&supervisor.shared.options)));
                 }
                 Some(Ok(SubscriptionEnd::Lost(error))) => drop(lost.get_or_insert(("lost", error))),
                 Some(Err(error)) => drop(lost.get_or_insert(("panic", error.to_string()))),
@@ -274,6 +295,15 @@ impl Group {
             _ => GroupEnd::Drained(drained),
         }
     }
+}
+
+fn timed_out(options: &ConsumerOptions) -> String {
+    let limit = options.consumer_timeout;
+    format!(
+        "the broker cancelled the consumer, since it held a delivery for longer than its consumer_timeout ({limit:?} here; \
+         `rabbitmqctl environment` shows the broker's); set both to the same value, or lower handler_timeout, \
+         max_retry_attempts or prefetch_per_worker; handlers must not block their thread"
+    )
 }
 
 impl Shared {

@@ -9,12 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 
-use super::{Shared, handoff::Handoff, kept::KeptResult};
+use super::{Shared, handoff::Handoff, kept::KeptResult, room::Reserved};
 use crate::{
     context::{CancelWhenDropped, Cancellation, Context},
-    envelope::Work,
+    envelope::{Past, Work},
     handler::{Answers, Retry},
     metrics::TypeMetrics,
     retry::{self, RunFailure, Runs},
@@ -56,9 +57,15 @@ impl Worker {
         let kind = self.shared.router.route(work.envelope.message_type()).and_then(|(name, _)| name);
         let delivery = InHand { worker: self, metrics: self.shared.metrics.of(kind), work, runs: AtomicU32::new(0) };
         match delivery.earlier_run().await {
-            EarlierRun::None if self.handoff.is_interrupted() => delivery.settle(Settlement::Requeue(None)).await,
             EarlierRun::None => {
-                let conclusion = delivery.conclude().await;
+                // Large ones wait for each other.
+                let room = tokio::select! {
+                    biased;
+                    () = self.handoff.interrupted() => None,
+                    room = self.shared.room.reserve(&delivery.work) => Some(room),
+                };
+                let Some(mut room) = room else { return delivery.settle(Settlement::Requeue(None)).await };
+                let conclusion = delivery.conclude(&mut room).await;
                 delivery.settle(decide(conclusion, &self.shared.options)).await;
             }
             EarlierRun::LeftToItself => delivery.metrics.lost.increment(1),
@@ -68,6 +75,16 @@ impl Worker {
             }
             EarlierRun::Ended(KeptResult::Settled) => delivery.done(),
         }
+    }
+}
+
+/// Why a message is not run again, with the last error of those returns that a copy tells of.
+fn poison(past: &Past, max_deliveries: u64) -> String {
+    let crashes = past.all_crashes();
+    let lost = format!("{crashes} consumers were lost while they held it, more than max_deliveries ({max_deliveries})");
+    match &past.last_error {
+        Some(error) => format!("{lost}; the last error of its {} returns, which do not count: {error}", past.returns),
+        None => lost,
     }
 }
 
@@ -126,16 +143,12 @@ impl InHand<'_> {
     }
 
     /// Runs the handler, unless something about the message forbids it.
-    async fn conclude(&self) -> Conclusion {
+    async fn conclude(&self, room: &mut Reserved<'_>) -> Conclusion {
         let Shared { options, router, policy, .. } = &*self.worker.shared;
         let envelope = &self.work.envelope;
         let unrun = |kind, text: String| Conclusion::Failed(Failure::unrun(kind, text));
-        if envelope.delivery_count() > options.max_deliveries {
-            let (count, limit) = (envelope.delivery_count(), options.max_deliveries);
-            return unrun(
-                FailureKind::Poison,
-                format!("given out {count} times before, more than max_deliveries ({limit})"),
-            );
+        if envelope.past.is_poison(options.max_deliveries) {
+            return unrun(FailureKind::Poison, poison(&envelope.past, options.max_deliveries));
         }
         if self.work.body.len() > options.max_body_bytes {
             let (size, limit) = (self.work.body.len(), options.max_body_bytes);
@@ -144,7 +157,13 @@ impl InHand<'_> {
         let Some((_, route)) = router.route(envelope.message_type()) else {
             return unrun(FailureKind::UnknownType, unknown_type(envelope.message_type()));
         };
-        retry::run(policy, &RunsOf { delivery: self, route: &**route }).await
+        match route.decoded(envelope.properties(), &self.work.body, options.max_body_bytes) {
+            Ok(body) => {
+                room.shrink(&self.work.body, &body);
+                retry::run(policy, &RunsOf { delivery: self, route: &**route, body }).await
+            }
+            Err(error) => unrun(error.kind, format!("the body cannot be read: {}", error.text)),
+        }
     }
 }
 
@@ -152,11 +171,13 @@ impl InHand<'_> {
 struct RunsOf<'a> {
     delivery: &'a InHand<'a>,
     route: &'a dyn Route,
+    /// As the route takes it.
+    body: Bytes,
 }
 
 impl Runs for RunsOf<'_> {
     async fn once(&self, attempt: u32) -> Result<Answers, RunFailure> {
-        let Self { delivery: InHand { worker, metrics, work, runs }, route } = self;
+        let Self { delivery: InHand { worker, metrics, work, runs, .. }, route, body } = self;
         runs.store(attempt, Ordering::Relaxed);
         let limit = worker.shared.policy.run_limit;
         let cancellation = Arc::<Cancellation>::default();
@@ -165,7 +186,7 @@ impl Runs for RunsOf<'_> {
         let started = Instant::now();
         let context =
             Context::new(Arc::clone(&work.envelope), attempt, limit.map(|limit| started + limit), cancellation);
-        let result = retry::guard(limit, started.into(), route.run(work.body.clone(), context.clone())).await;
+        let result = retry::guard(limit, started.into(), route.run(body.clone(), context.clone())).await;
         let seconds = match &result {
             Ok(_) => &metrics.ok_seconds,
             Err(RunFailure::Error { retry: Retry::Never, .. }) => &metrics.permanent_seconds,

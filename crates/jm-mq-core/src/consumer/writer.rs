@@ -40,6 +40,10 @@ pub(super) struct Writer {
     failure: Option<String>,
     /// What the connection may take for one settlement.
     limit: Duration,
+    /// A delivery that is settled later than this after its arrival may have exceeded the broker's `consumer_timeout`.
+    settle_within: Duration,
+    /// When that happened last.
+    overran: Option<Instant>,
     nacks_requeued: Counter,
     nacks_dropped: Counter,
 }
@@ -52,8 +56,16 @@ struct InFlight {
 }
 
 impl Writer {
-    pub(super) fn new(channel: Arc<Channel>, bell: Arc<Doorbell>, limit: Duration, metrics: &QueueMetrics) -> Self {
+    pub(super) fn new(
+        channel: Arc<Channel>,
+        bell: Arc<Doorbell>,
+        limit: Duration,
+        settle_within: Duration,
+        metrics: &QueueMetrics,
+    ) -> Self {
         Self {
+            settle_within,
+            overran: None,
             channel,
             bell,
             unsettled: Unsettled::default(),
@@ -170,6 +182,7 @@ impl Writer {
         let count = together.max(1);
         let Some(last) = self.settlements.get(count - 1) else { return Ok(()) };
         let (tag, verdict) = (last.delivery.tag, last.verdict);
+        let oldest = self.settlements.front().map(|settled| settled.delivery.arrived);
         // A tag of another channel would cost this one. Its deliveries' ackers are poisoned with it.
         if last.delivery.acker.poisoned() {
             return Err("a settlement found its channel closed".into());
@@ -187,8 +200,17 @@ impl Writer {
                 Verdict::Reject => bell.ring_for(channel.basic_nack(tag, nack(false))).await,
             }
         });
-        self.in_flight = Some(InFlight { count, written, since: Instant::now() });
+        let since = Instant::now();
+        if oldest.is_some_and(|arrived| since.duration_since(arrived) >= self.settle_within) {
+            self.overran = Some(since);
+        }
+        self.in_flight = Some(InFlight { count, written, since });
         Ok(())
+    }
+
+    /// When a delivery was settled last that may have exceeded the broker's `consumer_timeout`.
+    pub(super) fn overran(&self) -> Option<Instant> {
+        self.overran
     }
 
     /// Nothing is written any more, and what has ended is not polled again.

@@ -6,9 +6,9 @@ use lapin::{Confirmation, message::BasicReturnMessage, types::ShortString};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
-    Inner, Publisher, Stage,
+    Inner, Publisher,
+    attempts::{Stage, reconnect_backoff},
     channel::{Failure, Lease, classify, defect, refused, unroutable},
-    reconnect_backoff,
     window::Window,
 };
 use crate::{
@@ -35,7 +35,7 @@ struct Progress {
 enum RoundEnd {
     /// No channel, or no answers.
     Stalled(Stage),
-    /// The broker closed the channel because of one of the messages, and does not say which.
+    /// The broker closed the channel or the connection because of one of the messages, and does not say which.
     Condemned,
 }
 
@@ -103,7 +103,7 @@ impl Batch<'_> {
             if last_progress.elapsed() >= limit {
                 for n in still_open {
                     let written = self.progress[n].first_written.is_some();
-                    let error = self.inner().timed_out(&self.messages[n].exchange, stage.clone(), written);
+                    let error = self.inner().late(&self.messages[n], stage.clone(), written);
                     self.decide(n, Err(error));
                 }
                 return;
@@ -132,9 +132,10 @@ impl Batch<'_> {
     async fn round(&mut self, open: &[usize], last_progress: &mut Instant) -> Result<(), RoundEnd> {
         let deadline = *last_progress + self.inner().options.timeout;
         let stalled = |stage| Err(RoundEnd::Stalled(stage));
-        let lease = match timeout_at(deadline, self.publisher.inner.channels.lease()).await {
+        let lease = match timeout_at(deadline, self.publisher.inner.answers.channels.lease()).await {
             Ok(Ok(lease)) => lease,
             Ok(Err(Failure::Lost(error))) => return stalled(Stage::Waiting(Some(error))),
+            Ok(Err(Failure::Closed(reason))) => return stalled(Stage::Waiting(Some(ConnectError::Lost(reason)))),
             Ok(Err(Failure::Final(error))) => {
                 for &n in open {
                     self.decide(n, Err(error.clone()));
@@ -159,7 +160,10 @@ impl Batch<'_> {
                 self.progress[n].fate = Some(Err(unroutable(&self.messages[n], message)));
             }
         }
-        outcome.map(|()| lease.give_back())
+        if outcome.is_ok() {
+            lease.give_back().await;
+        }
+        outcome
     }
 
     async fn pipeline(
@@ -175,6 +179,10 @@ impl Batch<'_> {
         let mut outcome = Ok(());
         while outcome.is_ok() {
             for &n in unwritten.by_ref().take(window.room()) {
+                if let Err(Failure::Final(error)) = lease.check_frame(&messages[n], app_id) {
+                    self.decide(n, Err(error));
+                    continue;
+                }
                 self.progress[n].first_written.get_or_insert_with(Instant::now);
                 window.begin(n, lease.write(&messages[n], app_id));
             }
@@ -210,7 +218,7 @@ impl Batch<'_> {
             Ok(Confirmation::Nack(message)) => (Err(refused(&self.messages[n])), message),
             Ok(Confirmation::NotRequested) => return lost(ConnectError::Lost("the channel forgot confirms".into())),
             Err(error) => match classify(&error, &self.messages[n]) {
-                Failure::Final(_) => return Err(RoundEnd::Condemned),
+                Failure::Final(_) | Failure::Closed(_) => return Err(RoundEnd::Condemned),
                 Failure::Lost(error) => return lost(error),
             },
         };

@@ -13,14 +13,21 @@
 mod support;
 
 mod acks;
+mod bodies;
 mod connecting;
 mod credentials;
 mod draining;
+mod forgotten;
 mod hostile;
+mod late_confirms;
 mod observing;
 mod outages;
+mod poison;
 mod publishing;
+mod queue_types;
 mod refusals;
+mod replies;
+mod returns;
 mod settlement;
 mod strangers;
 mod versions;

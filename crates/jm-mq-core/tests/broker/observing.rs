@@ -37,7 +37,7 @@ async fn what_can_be_counted_is_there_at_0_before_it_happens() {
         }
     }
     for exchange in ["m.zero.answers", metrics::DEFAULT_EXCHANGE] {
-        for outcome in ["confirmed", "unroutable", "refused", "timed_out", "not_connected", "invalid"] {
+        for outcome in ["confirmed", "unroutable", "refused", "timed_out", "not_connected", "invalid", "forbidden"] {
             let series = format!("{}{{exchange=\"{exchange}\",outcome=\"{outcome}\"}} ", metrics::PUBLISHES);
             let found = rendered.lines().find(|line| line.starts_with(&series));
             // Other tests publish to the default exchange too.
@@ -213,6 +213,7 @@ async fn every_metric_has_its_help_and_random_types_share_one_label() {
         metrics::LOST_ACKS,
         metrics::KEPT_RESULTS,
         metrics::PUBLISHES,
+        metrics::REPLIES,
         metrics::PUBLISH_CONFIRM_SECONDS,
         metrics::PUBLISHER_CHANNELS,
         metrics::PUBLISHER_CHANNELS_MAX,

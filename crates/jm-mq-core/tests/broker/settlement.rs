@@ -2,14 +2,11 @@
 
 use std::time::Duration;
 
-use jm_mq_core::{Consumer, ConsumerOptions, DeadLetter, Declare, HandlerError, Message, Outgoing, Topology};
-use lapin::{
-    BasicProperties,
-    types::{AMQPValue, FieldTable},
-};
+use jm_mq_core::{ConsumerOptions, DeadLetter, HandlerError, Message, Outgoing};
+use lapin::{BasicProperties, types::AMQPValue};
 
 use crate::support::{
-    Bench, FailFirst, Gate, LIMIT, Record, header, metric_becomes, one_worker, quick, recording, text_header, within,
+    Bench, FailFirst, Gate, LIMIT, Record, header, metric_becomes, one_worker, quick, recording, text_header,
 };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -151,25 +148,6 @@ async fn what_cannot_be_handled_is_dead_lettered_unrun() {
         metric_becomes("jm_mq_dead_letters_total", &[("queue", "s.unrun"), ("kind", kind)], count).await;
     }
     metric_becomes("jm_mq_deliveries_total", &[("queue", "s.unrun"), ("type", "other")], 2.0).await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_message_given_out_too_often_by_a_quorum_queue_is_dead_lettered_unrun() {
-    let bench = Bench::shared().await;
-    let mut quorum = FieldTable::default();
-    quorum.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-    bench.vhost.declare_queue_with("s.poison", true, quorum).await.unwrap();
-    bench.vhost.declare_queue("s.poison.dead").await.unwrap();
-    let runs = Record::new();
-    let topology = Topology { queue: "s.poison".into(), declare: Declare::Check, ..Topology::default() };
-    let options = ConsumerOptions { max_retry_attempts: 0, max_deliveries: 2, ..one_worker() };
-    let router = recording(&runs, |_| async { Err::<(), _>("fails for ever, and is requeued".into()) });
-    let running = Consumer::new(&bench.broker, &bench.publisher, topology, options, router).unwrap().start();
-    within("ready", running.ready()).await;
-    bench.send("s.poison", "task", "1", "{}").await;
-    let dead = bench.dead("s.poison", 1).await;
-    assert_eq!(text_header(&dead[0], "jm-error-kind"), "poison");
-    assert_eq!(runs.len(), 3, "given out with counts 0, 1 and 2");
 }
 
 #[tokio::test(flavor = "multi_thread")]

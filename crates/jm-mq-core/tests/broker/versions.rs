@@ -3,17 +3,18 @@
 use jm_mq_core::{Consumer, Declare, HandlerError, Message, Outgoing, PublishError, Topology};
 use jm_testkit::{QueueCounts, RabbitNode};
 use lapin::{
-    BasicProperties,
-    options::{BasicGetOptions, BasicNackOptions},
+    BasicProperties, Connection, ConnectionProperties,
+    options::{BasicGetOptions, BasicNackOptions, BasicRejectOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldArray, FieldTable},
 };
 
-use crate::support::{Bench, LIMIT, Record, header, one_worker, recording, text_header, within};
+use crate::support::{Bench, LIMIT, Record, header, one_worker, recording, text_header};
 
-/// The first number of the broker's version.
-async fn major() -> u32 {
+/// The first two numbers of the broker's version.
+async fn version() -> (u32, u32) {
     let version = RabbitNode::shared().await.unwrap().version().await.unwrap();
-    version.split('.').next().unwrap().parse().unwrap()
+    let mut numbers = version.split('.').map(|number| number.parse().unwrap());
+    (numbers.next().unwrap(), numbers.next().unwrap())
 }
 
 fn quorum() -> FieldTable {
@@ -22,14 +23,18 @@ fn quorum() -> FieldTable {
     arguments
 }
 
-/// Gives the queue's message back so many times, as long as there is one.
-async fn give_back(bench: &Bench, queue: &str, times: usize) -> usize {
+/// Requeues the queue's message so many times, as long as there is one, and returns how often that was.
+async fn requeue(bench: &Bench, queue: &str, times: usize, reject: bool) -> usize {
     let channel = bench.vhost.channel().await.unwrap();
-    for given in 0..times {
+    for requeued in 0..times {
         let Some(message) = channel.basic_get(queue.into(), BasicGetOptions::default()).await.unwrap() else {
-            return given;
+            return requeued;
         };
-        message.nack(BasicNackOptions { requeue: true, ..BasicNackOptions::default() }).await.unwrap();
+        if reject {
+            message.reject(BasicRejectOptions { requeue: true }).await.unwrap();
+        } else {
+            message.nack(BasicNackOptions { requeue: true, ..BasicNackOptions::default() }).await.unwrap();
+        }
         // A quorum queue has it back a little later.
         let settled = |counts: &QueueCounts| counts.unacked == 0;
         bench.vhost.wait_for_counts(queue, LIMIT, settled).await.unwrap();
@@ -38,33 +43,42 @@ async fn give_back(bench: &Bench, queue: &str, times: usize) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn rabbitmq_4_drops_what_a_quorum_queue_gave_out_twenty_one_times_and_3_never_does() {
+async fn a_quorum_queue_drops_after_twenty_one_rejects_from_rabbitmq_4_on_and_after_so_many_nacks_until_4_2() {
     let bench = Bench::shared().await;
-    bench.vhost.declare_queue_with("v.limit", true, quorum()).await.unwrap();
-    bench.send("v.limit", "task", "1", "{}").await;
-    let given = give_back(&bench, "v.limit", 25).await;
-    let left = bench.vhost.queue_counts("v.limit").await.unwrap().ready;
-    match major().await {
-        3 => assert_eq!((given, left), (25, 1)),
-        _ => assert_eq!((given, left), (21, 0)),
+    for (queue, reject) in [("v.nacked", false), ("v.rejected", true)] {
+        bench.vhost.declare_queue_with(queue, true, quorum()).await.unwrap();
+        bench.send(queue, "task", "1", "{}").await;
+        let requeued = requeue(&bench, queue, 25, reject).await;
+        let left = bench.vhost.queue_counts(queue).await.unwrap().ready;
+        let version = version().await;
+        let counts = version >= (4, 0) && (reject || version < (4, 3));
+        assert_eq!((requeued, left), if counts { (21, 0) } else { (25, 1) }, "{queue}");
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_always_fails_is_our_dead_letter_before_the_brokers_limit_drops_it() {
+async fn a_message_that_kills_its_consumers_is_our_dead_letter_before_the_brokers_limit_drops_it() {
     let bench = Bench::shared().await;
     bench.vhost.declare_queue_with("v.poison", true, quorum()).await.unwrap();
     bench.vhost.declare_queue("v.poison.dead").await.unwrap();
     let runs = Record::new();
-    let topology = Topology { queue: "v.poison".into(), declare: Declare::Check, ..Topology::default() };
-    let options = jm_mq_core::ConsumerOptions { max_retry_attempts: 0, ..one_worker() };
-    let router = recording(&runs, |_| async { Err::<(), HandlerError>("fails for ever, and is requeued".into()) });
-    let running = Consumer::new(&bench.broker, &bench.publisher, topology, options.clone(), router).unwrap().start();
-    within("ready", running.ready()).await;
+    let consumer = || {
+        let topology = Topology { queue: "v.poison".into(), declare: Declare::Check, ..Topology::default() };
+        let router = recording(&runs, |_| async { std::future::pending::<Result<(), HandlerError>>().await });
+        Consumer::new(&bench.broker, &bench.publisher, topology, one_worker(), router).unwrap()
+    };
     bench.send("v.poison", "task", "1", "{}").await;
+    let limit = usize::try_from(one_worker().max_deliveries).unwrap();
+    for crash in 1..=limit + 1 {
+        let running = consumer().start();
+        runs.reaches(crash).await;
+        drop(running);
+        assert_eq!(bench.left("v.poison").await, 1);
+    }
+    let _running = consumer().start();
     let dead = bench.dead("v.poison", 1).await;
     assert_eq!(text_header(&dead[0], "jm-error-kind"), "poison");
-    assert_eq!(runs.len() as u64, options.max_deliveries + 1, "given out with every count up to the limit");
+    assert_eq!(runs.len(), limit + 1, "delivered with every count up to the limit");
     bench.settled("v.poison").await;
 }
 
@@ -74,7 +88,7 @@ async fn a_message_of_17_mib_is_an_error_at_once_on_rabbitmq_4_and_costs_the_oth
     bench.vhost.declare_queue("v.large").await.unwrap();
     let of = |mib: usize| Outgoing::to_queue("v.large", Message::new("t", vec![b'x'; mib * 1024 * 1024]));
     let large = bench.publisher.publish(&of(17)).await;
-    if major().await == 3 {
+    if version().await < (4, 0) {
         large.unwrap();
     } else {
         let error = large.unwrap_err();
@@ -128,8 +142,38 @@ async fn a_producers_own_x_death_counts_on_rabbitmq_3_only_and_decides_nothing_h
     let buried = bench.vhost.take_all("v.buried").await.unwrap();
     let Some(AMQPValue::FieldArray(deaths)) = header(&buried[0], "x-death") else { panic!("{buried:?}") };
     let entries = deaths.as_slice().len();
-    match major().await {
-        3 => assert_eq!(entries, 2, "the broker's own before the producer's: {deaths:?}"),
+    match version().await {
+        (3, _) => assert_eq!(entries, 2, "the broker's own before the producer's: {deaths:?}"),
         _ => assert_eq!(entries, 1, "the broker's own alone: {deaths:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_passive_declare_needs_no_permission_until_4_2_and_any_one_on_the_queue_from_4_3_on() {
+    let bench = Bench::shared().await;
+    let vhost = &bench.vhost;
+    vhost.declare_queue("v.looked-at").await.unwrap();
+    let user = format!("{}-looks", vhost.name);
+    vhost.add_user(&user, "secret").await.unwrap();
+    let free = version().await < (4, 3);
+    let own = "^v\\.looked-at$";
+    for (rights, allowed) in [
+        (["^$", "^$", "^$"], free),
+        (["^other$", "^other$", "^other$"], free),
+        ([own, "^$", "^$"], true),
+        (["^$", own, "^$"], true),
+        (["^$", "^$", own], true),
+    ] {
+        let [configure, write, read] = rights;
+        vhost.set_permissions(&user, configure, write, read).await.unwrap();
+        let uri = format!("amqp://{user}:secret@127.0.0.1:{}/{}", vhost.port, vhost.name);
+        let connection = Connection::connect(&uri, ConnectionProperties::default()).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let looked = channel.queue_declare("v.looked-at".into(), passive, FieldTable::default()).await;
+        match looked {
+            Ok(_) => assert!(allowed, "{rights:?}"),
+            Err(error) => assert!(!allowed && error.to_string().contains("ACCESS_REFUSED"), "{rights:?}: {error}"),
+        }
     }
 }

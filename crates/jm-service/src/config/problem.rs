@@ -8,6 +8,8 @@ use figment::{
 };
 use jm_mq_core::OptionsError;
 
+use crate::escape::escaped;
+
 /// A mistake in the configuration: which key has which value from where, and what is allowed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Problem {
@@ -50,14 +52,7 @@ impl fmt::Display for Problem {
             (key, None, None) => format!("{key}: {}", self.text),
         };
         // One line, and none of a terminal's commands: anything may stand in a file in the place of a key.
-        let mut line = String::with_capacity(told.len());
-        for character in told.chars() {
-            if character.is_control() {
-                line.extend(character.escape_default());
-            } else {
-                line.push(character);
-            }
-        }
+        let line = escaped(&told);
         match line.char_indices().nth(MAX_CHARS) {
             Some((end, _)) => write!(f, "{}…", &line[..end]),
             None => f.write_str(&line),

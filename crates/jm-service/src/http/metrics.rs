@@ -24,14 +24,14 @@ pub(crate) fn install(process: &metrics_process::Collector) -> Result<Prometheus
     metrics::describe_counter!(
         LOG_LINES_DROPPED,
         metrics::Unit::Count,
-        "Log lines that were dropped since nobody read standard output"
+        "Log lines that were dropped: nobody read standard output, or it could not be written"
     );
     Ok(handle)
 }
 
 /// What runs, always 1; labels: worker, version, revision.
 const BUILD_INFO: &str = "jm_build_info";
-/// Log lines that were dropped since nobody read standard output.
+/// Log lines that were dropped: nobody read standard output, or it could not be written.
 const LOG_LINES_DROPPED: &str = "jm_log_lines_dropped_total";
 
 /// Tells which version of which worker this is.
@@ -44,11 +44,27 @@ pub(crate) fn log_lines_dropped(lines: usize) {
     metrics::counter!(LOG_LINES_DROPPED).absolute(u64::try_from(lines).unwrap_or(u64::MAX));
 }
 
+/// The series whose value is known: a gauge that cannot be refreshed is NaN, and no value is better than the last one.
+pub(crate) fn known(rendered: &str) -> String {
+    rendered.split_inclusive('\n').filter(|line| line.starts_with('#') || !line.ends_with(" NaN\n")).collect()
+}
+
 /// Keeps memory flat where nobody scrapes.
 pub(crate) async fn upkeep(handle: PrometheusHandle) {
     let mut interval = tokio::time::interval(UPKEEP_INTERVAL);
     loop {
         interval.tick().await;
         handle.run_upkeep();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::known;
+
+    #[test]
+    fn a_series_without_a_known_value_is_absent_and_the_others_are_not() {
+        let rendered = "# HELP a NaN\n# TYPE a gauge\na{queue=\"q NaN\"} 1\na{queue=\"p\"} NaN\n\nb 0.5\n";
+        assert_eq!(known(rendered), "# HELP a NaN\n# TYPE a gauge\na{queue=\"q NaN\"} 1\n\nb 0.5\n");
     }
 }

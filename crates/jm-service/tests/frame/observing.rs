@@ -22,7 +22,7 @@ const REVISION: &str = match option_env!("JM_REVISION") {
 async fn every_log_line_is_json_where_nobody_watches_and_holds_neither_bodies_nor_secrets() {
     let vhost = vhost().await;
     let worker = ready(worker().vhost(&vhost).env("JM_LOG__LEVEL", "trace")).await;
-    send(&vhost, "wrong\r\n\u{1b}[31mid", r#"{"name":["canary body"]}"#).await;
+    send(&vhost, "wrong\r\n\u{1b}[31mid\u{9b}2J\u{202e}\u{7f}", r#"{"name":["canary body"]}"#).await;
     send(&vhost, "right", r#"{"name":"canary body"}"#).await;
     vhost.wait_for_counts(ANSWERS, LIMIT, |counts| counts.ready == 1).await.unwrap();
     vhost.wait_for_counts(&format!("{TASKS}.dead"), LIMIT, |counts| counts.ready == 1).await.unwrap();
@@ -36,6 +36,8 @@ async fn every_log_line_is_json_where_nobody_watches_and_holds_neither_bodies_no
     assert_eq!((&dead["level"], &dead["queue"]), (&"ERROR".into(), &TASKS.into()));
     assert!(dead["error"].as_str().unwrap().contains(": name: invalid type: "), "{dead}");
     assert!(lines.iter().any(|line| line["message"] == "drained"));
+    let is_plain = |letter: char| letter == '\n' || !jm_service::escape::is_obeyed(letter);
+    assert!(logged.chars().all(is_plain) && logged.contains("\\u009b2J\\u202e\\u007f"), "{logged}");
     assert!(!logged.contains("canary body") && !logged.contains(&vhost.password), "{logged}");
     assert_eq!(worker.stderr(), "");
 }
@@ -175,4 +177,42 @@ async fn no_level_makes_the_broker_client_print_bodies() {
         "{}",
         worker.stdout()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn log_lines_that_a_full_disk_does_not_take_are_counted() {
+    let vhost = vhost().await;
+    let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let mut worker = Command::new(program())
+        .env_clear()
+        .envs([
+            ("JM_RABBITMQ__NAME", &vhost.user),
+            ("JM_RABBITMQ__PASSWORD", &vhost.password),
+            ("JM_RABBITMQ__VHOST", &vhost.name),
+        ])
+        .env("JM_RABBITMQ__PORT", vhost.port.to_string())
+        .env("JM_HTTP__LISTEN", address.to_string())
+        .stdout(full)
+        .kill_on_drop(true)
+        .spawn()
+        .unwrap();
+    vhost.wait_for_counts(TASKS, LIMIT, |counts| counts.consumers == 4).await.unwrap();
+    let scraped = async {
+        loop {
+            let mut scrape = TcpStream::connect(address).unwrap();
+            scrape.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+            let mut page = String::new();
+            scrape.read_to_string(&mut page).unwrap();
+            let count = page.lines().find_map(|line| line.strip_prefix("jm_log_lines_dropped_total "));
+            if count.and_then(|count| count.parse().ok()).unwrap_or(0_u64) > 0 {
+                return;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(LIMIT, scraped).await.expect("what was logged at the start is counted");
+    let pid = nix::unistd::Pid::from_raw(worker.id().unwrap().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    assert_eq!(tokio::time::timeout(LIMIT, worker.wait()).await.unwrap().unwrap().code(), Some(0));
 }

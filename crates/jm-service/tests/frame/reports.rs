@@ -33,7 +33,7 @@ async fn each_failed_retry_and_each_final_failure_is_one_report_without_body_and
     send(&vhost, "slow", r#"{"name":"canary body","millis":60000}"#).await;
     // The first run is no retry; the second is a failed one; the third is the last.
     let reports = sentry.wait_for_events(2, LIMIT).await.unwrap();
-    send(&vhost, "wrong", r#"{"name":{"canary body":1}}"#).await;
+    send(&vhost, "wrong\u{9b}2J", r#"{"name":{"canary body":1}}"#).await;
     let reports = [reports, sentry.wait_for_events(3, LIMIT).await.unwrap()[2..].to_vec()].concat();
     let seen: Vec<[&str; 4]> =
         reports.iter().map(|r| [level(r), tag(r, "message_id"), tag(r, "attempt"), tag(r, "type")]).collect();
@@ -42,7 +42,7 @@ async fn each_failed_retry_and_each_final_failure_is_one_report_without_body_and
         [
             ["warning", "slow", "2", "example.greet"],
             ["error", "slow", "3", "example.greet"],
-            ["error", "wrong", "1", "example.greet"],
+            ["error", r"wrong\u009b2J", "1", "example.greet"],
         ]
     );
     assert!(reports.iter().all(|report| tag(report, "queue") == TASKS && report["environment"] == "test"));

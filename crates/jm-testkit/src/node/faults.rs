@@ -47,10 +47,20 @@ impl RabbitNode {
 
     /// Closes all client connections of the node, as an operator does: each client gets `connection.close` with 320
     /// and `reason`. Connections of a [`crate::Vhost`] itself are among them; see [`crate::Vhost::close_connections`].
+    /// Returns when they are gone, so that each client has seen the close; fails when one is left after 10 s.
     pub async fn close_all_connections(&self, reason: &str) -> Result<()> {
         // One that is gone meanwhile is no failure.
-        let expression =
-            format!("[catch rabbit_networking:close_connection(Pid, {}) || Pid <- {CONNECTIONS}], ok", binary(reason));
+        let expression = format!(
+            "Closing = [begin
+                 Monitor = erlang:monitor(process, Pid),
+                 catch rabbit_networking:close_connection(Pid, {reason}),
+                 {{Pid, Monitor}}
+             end || Pid <- {CONNECTIONS}],
+             [receive {{'DOWN', Monitor, process, Pid, _}} -> ok after 10000 -> error({{left, Pid}}) end
+              || {{Pid, Monitor}} <- Closing],
+             ok",
+            reason = binary(reason),
+        );
         self.erlang().ok(&expression).await.context("could not close all connections")
     }
 

@@ -1,4 +1,4 @@
-//! Where RabbitMQ and Erlang are: the machine's own, or RabbitMQ 4 beside them.
+//! Where RabbitMQ and Erlang are: the machine's own, or a newer RabbitMQ beside them.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,8 +7,11 @@ use anyhow::{Result, bail};
 
 use crate::cache;
 
-/// Which RabbitMQ the nodes of this process are: `4`, or the machine's own if it is unset or empty.
+/// Which RabbitMQ the nodes of this process are: one of [`UNPACKED`], or the machine's own if it is unset or empty.
 const CHOICE: &str = "JM_TEST_BROKER";
+
+/// What `scripts/install-rabbitmq` unpacks: 4.0 and 4.3.
+const UNPACKED: [&str; 2] = ["4", "4.3"];
 
 /// The programs a node is made of.
 #[derive(Clone, Debug)]
@@ -31,17 +34,19 @@ impl Installation {
     pub(crate) fn find() -> Result<Self> {
         match std::env::var(CHOICE).unwrap_or_default().as_str() {
             "" => Self::of_the_machine(),
-            "4" => Self::of_rabbitmq_4(),
-            other => bail!("{CHOICE} is {other:?}; known are 4, and nothing for the machine's own RabbitMQ"),
+            version if UNPACKED.contains(&version) => Self::unpacked(version),
+            other => bail!(
+                "{CHOICE}: {other:?} is unknown; use one of {UNPACKED:?}, or leave it empty for the machine's own"
+            ),
         }
     }
 
     /// Port mapper and `erl_call` stay the machine's: both speak to newer nodes, and start quicker.
-    fn of_rabbitmq_4() -> Result<Self> {
-        let usr = cache::folder()?.join("rabbitmq-4/usr");
+    fn unpacked(version: &str) -> Result<Self> {
+        let usr = cache::folder()?.join(format!("rabbitmq-{version}/usr"));
         let server = PathBuf::from("/usr/lib/rabbitmq/bin/rabbitmq-server");
         if !usr.join("lib/rabbitmq/bin/rabbitmq-server").is_file() {
-            bail!("{CHOICE} asks for RabbitMQ 4, and {} has none; run scripts/install-rabbitmq-4", usr.display());
+            bail!("{CHOICE}: RabbitMQ {version} is not in {}; run scripts/install-rabbitmq {version}", usr.display());
         }
         Ok(Self { server, usr: Some(usr), ..Self::of_the_machine()? })
     }

@@ -71,7 +71,7 @@ impl RabbitNode {
     }
 
     /// Starts a node as RabbitMQ is by default, and returns once it answers AMQP. It is the machine's RabbitMQ, or
-    /// RabbitMQ 4 with `JM_TEST_BROKER=4` in the environment.
+    /// the one that `JM_TEST_BROKER` in the environment says: `4` (4.0) or `4.3`.
     pub async fn start() -> Result<Self> {
         Self::builder().start().await
     }

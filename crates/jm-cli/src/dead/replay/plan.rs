@@ -6,7 +6,10 @@ use serde::Serialize;
 
 use super::{Arguments, NO_ORIGIN};
 use crate::{
-    dead::{escaped::escaped, glance::Glance, list::or_none},
+    dead::{
+        glance::{Glance, Purpose},
+        list::or_none,
+    },
     exit::Code,
     failure::Failure,
     operator::Operator,
@@ -24,13 +27,9 @@ struct Row<'a> {
     to: &'a str,
 }
 
-pub(super) async fn run(
-    arguments: &Arguments,
-    queue: &str,
-    count_deliveries: bool,
-    operator: &Operator<'_>,
-) -> Result<Code, Failure> {
-    let mut glance = Glance::open(operator, queue, true, count_deliveries).await?;
+pub(super) async fn run(arguments: &Arguments, queue: &str, operator: &Operator<'_>) -> Result<Code, Failure> {
+    let mut glance =
+        Glance::open(operator, queue, Purpose::Look { although_counted: arguments.count_deliveries }).await?;
     let (mut rows, mut count) = (BTreeMap::<[String; 3], u64>::new(), 0);
     let looked = loop {
         if arguments.limit == Some(count) {
@@ -51,7 +50,9 @@ pub(super) async fn run(
             }
             count += 1;
         }
-        glance.hold(taken);
+        if let Err(trouble) = glance.hold(taken).await {
+            break Err(trouble);
+        }
     };
     let closed = glance.close().await;
     looked?;
@@ -64,8 +65,8 @@ pub(super) async fn run(
         return Ok(Code::Ok);
     }
     for Row { count, r#type, error_kind, to } in rows {
-        let (kind, message_type) = (escaped(or_none(error_kind)), escaped(or_none(r#type)));
-        output.line(format_args!("{count:>7}  {kind:<12}  {message_type:<18}  to {}", escaped(to)));
+        let (kind, message_type) = (or_none(error_kind), or_none(r#type));
+        output.line(format_args!("{count:>7}  {kind:<12}  {message_type:<18}  to {to}"));
     }
     output.line(styled(FAINT, format_args!("{count} would be put back; nothing was")));
     Ok(Code::Ok)

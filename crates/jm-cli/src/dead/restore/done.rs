@@ -9,6 +9,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::{fs::OFlags, io::Errno};
+
 use crate::{exit::Code, failure::Failure};
 
 /// `FILE.done`: the number of each line, in the order in which they were confirmed.
@@ -27,7 +29,27 @@ impl DoneLines {
         name.push(".done");
         let path = PathBuf::from(name);
         let io = |error: std::io::Error| Failure::new(Code::Io, format_args!("{}: {error}", path.display()));
-        let mut file = OpenOptions::new().read(true).append(true).create(true).mode(0o600).open(&path).map_err(io)?;
+        let refused = |what: &str| {
+            let text = format_args!(
+                "{}: {what}, and jm writes only into a regular file; delete it to put back all",
+                path.display()
+            );
+            Failure::new(Code::Io, text)
+        };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .custom_flags((OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed())
+            .open(&path)
+            .map_err(|error| match error.raw_os_error() {
+                Some(code) if code == Errno::LOOP.raw_os_error() => refused("a symbolic link"),
+                _ => io(error),
+            })?;
+        if !file.metadata().map_err(io)?.is_file() {
+            return Err(refused("no regular file"));
+        }
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

@@ -2,14 +2,21 @@
 
 use std::{
     task::{Context, Poll, Waker},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-use super::{Handoff, Hold, Order, Running, Settled, Unwritten, Verdict};
+use super::{Handoff, Hold, Order, Running, Settled, Unwritten};
 use crate::{
-    consumer::{flusher, kept::KeptResults, writer::Writer},
-    envelope::Delivery,
+    consumer::{
+        flusher,
+        kept::{KeptResults, Promise},
+        writer::Writer,
+    },
+    envelope::{Delivery, Work},
 };
+
+/// The broker's word about a delivery that was held for too long is here by then.
+const MOMENT: Duration = Duration::from_secs(10);
 
 impl Handoff {
     /// A new channel, whose settlements go to this writer.
@@ -74,11 +81,11 @@ impl Handoff {
         }
     }
 
-    /// Gives deliveries back to the queue, after everything that was settled before.
-    pub(in crate::consumer) fn requeue(&self, deliveries: impl IntoIterator<Item = Delivery>) {
+    /// Settles a delivery that was taken from its worker, after everything that was settled before.
+    pub(in crate::consumer) fn settle(&self, settled: Settled) {
         if let Some(writer) = self.writer().as_mut() {
             self.collect(writer);
-            writer.add(deliveries.into_iter().map(|delivery| Settled { delivery, verdict: Verdict::Requeue }));
+            writer.add([settled]);
         }
     }
 
@@ -98,19 +105,27 @@ impl Handoff {
         state.buffer.drain(..count).collect()
     }
 
-    /// Takes the delivery that is being worked on, if it is ours and arrived before a moment. The work goes on, and
-    /// its result is kept.
+    /// Takes the delivery that is being worked on, if it is ours and arrived before a moment, to return it to the queue. The
+    /// work goes on, and its result is kept.
     pub(in crate::consumer) fn take_running(
         &self,
         arrived_before: Option<Instant>,
         kept: &KeptResults,
+    ) -> Option<Delivery> {
+        self.take_running_for(arrived_before, |work| kept.promise_return(work))
+    }
+
+    fn take_running_for(
+        &self,
+        arrived_before: Option<Instant>,
+        promise: impl FnOnce(&Work) -> Promise,
     ) -> Option<Delivery> {
         let mut state = self.state();
         let running = state.running.as_mut()?;
         if arrived_before.is_some_and(|moment| running.arrived > moment) || matches!(running.hold, Hold::TakenBack(_)) {
             return None;
         }
-        let taken = std::mem::replace(&mut running.hold, Hold::TakenBack(kept.promise(&running.work)));
+        let taken = std::mem::replace(&mut running.hold, Hold::TakenBack(promise(&running.work)));
         drop(state);
         self.interrupt.notify_one();
         match taken {
@@ -122,7 +137,7 @@ impl Handoff {
     /// The channel is gone: what it had brought belongs to the broker again.
     pub(in crate::consumer) fn detach(&self, kept: &KeptResults) -> Unwritten {
         let writer = self.writer().take();
-        drop(self.take_running(None, kept));
+        drop(self.take_running_for(None, |work| kept.promise(work)));
         drop(self.take_unstarted(None));
         let on_write = writer.map(|mut writer| {
             // What was written and not looked at since then is not lost.
@@ -136,7 +151,7 @@ impl Handoff {
     pub(in crate::consumer) fn take_running_of_dead_channel(&self, kept: &KeptResults) {
         let dead = |running: &Running| matches!(&running.hold, Hold::Ours(delivery) if delivery.acker.poisoned());
         if self.state().running.as_ref().is_some_and(dead) {
-            drop(self.take_running(None, kept));
+            drop(self.take_running_for(None, |work| kept.promise(work)));
         }
     }
 
@@ -148,6 +163,13 @@ impl Handoff {
         drop(state);
         // In this order: what is settled is always to be seen in one of the two.
         idle && self.writer().as_ref().is_none_or(Writer::is_done)
+    }
+
+    /// Whether a delivery is held for longer than this, or was a moment ago.
+    pub(in crate::consumer) fn overran(&self, settle_within: Duration) -> bool {
+        let settled = self.writer().as_ref().and_then(Writer::overran);
+        settled.is_some_and(|at| at.elapsed() < MOMENT)
+            || self.oldest().is_some_and(|arrived| arrived.elapsed() >= settle_within)
     }
 
     /// When the oldest delivery arrived that is not settled.

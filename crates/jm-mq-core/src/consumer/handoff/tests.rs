@@ -1,7 +1,10 @@
 //! The handoff with deliveries that no broker knows.
 
 use super::*;
-use crate::consumer::kept::{KeptResult, KeptResults};
+use crate::consumer::{
+    kept::{KeptResult, KeptResults},
+    queue::Queue,
+};
 use crate::{handler::Answers, settlement::Failure, settlement::FailureKind};
 use metrics::Counter;
 use std::{
@@ -12,7 +15,7 @@ use std::{
 /// A delivery that no broker knows.
 fn delivery(body: &str, redelivered: bool) -> Delivery {
     let delivery = lapin::message::Delivery::mock(1, "".into(), "q".into(), redelivered, body.as_bytes().to_vec());
-    Delivery::new(&"q".into(), delivery, Instant::now())
+    Delivery::new(&"q".into(), &Queue::unknown("q"), delivery, Instant::now())
 }
 
 fn bench() -> (Handoff, KeptResults) {

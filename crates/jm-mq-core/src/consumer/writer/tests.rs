@@ -16,7 +16,7 @@ use lapin::{
 
 use super::*;
 use crate::{
-    consumer::{flusher::Flusher, handoff::Handoff},
+    consumer::{flusher::Flusher, handoff::Handoff, queue::Queue},
     envelope::Delivery,
 };
 
@@ -43,12 +43,14 @@ impl Bench {
         let consumed =
             channel.basic_consume("q".into(), "c".into(), BasicConsumeOptions::default(), FieldTable::default()).await;
         let deliveries = consumed.unwrap().take(count.into()).map(|delivery| delivery.unwrap());
-        let deliveries = deliveries.map(|delivery| Delivery::new(&"q".into(), delivery, Instant::now()));
+        let deliveries =
+            deliveries.map(|delivery| Delivery::new(&"q".into(), &Queue::unknown("q"), delivery, Instant::now()));
         let deliveries: Vec<Delivery> = deliveries.collect().await;
         let channel = Arc::new(channel);
         let mut writer = Writer::new(
             Arc::clone(&channel),
             Arc::new(Doorbell::new().unwrap()),
+            LIMIT,
             LIMIT,
             &QueueMetrics::new("q", [].into_iter()),
         );
