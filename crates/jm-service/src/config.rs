@@ -102,8 +102,12 @@ fn layers(
 
 /// Keys that are taken from the environment and from mounted files only: a configuration file is a config map, or in a
 /// repository. (The broker's password may be in one: the specification's example has it there.)
-const NOT_IN_FILES: [&[&str]; 3] =
-    [&["engine", "api_key"], &["audio", "s3", "secret_access_key"], &["audio", "s3", "session_token"]];
+const NOT_IN_FILES: [&[&str]; 4] = [
+    &["engine", "api_key"],
+    &["engine", "request", "headers"],
+    &["audio", "s3", "secret_access_key"],
+    &["audio", "s3", "session_token"],
+];
 
 fn secrets_in_file(layer: &Layer) -> Vec<Problem> {
     let written = NOT_IN_FILES.iter().filter(|path| {
@@ -111,7 +115,9 @@ fn secrets_in_file(layer: &Layer) -> Vec<Problem> {
         layer.find(&path).is_some()
     });
     let problem = |path: &&[&str]| {
-        let variable = path.join("__").to_uppercase();
+        // Of a section of secrets each has a variable.
+        let name = if path.ends_with(&["headers"]) { "__<NAME>" } else { "" };
+        let variable = path.join("__").to_uppercase() + name;
         let text = format!("not in a configuration file; set JM_{variable}, or JM_{variable}_FILE to a file with it");
         Problem { key: path.join("."), value: None, source: Some(layer.source.clone()), text }
     };

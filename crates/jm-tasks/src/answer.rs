@@ -79,6 +79,7 @@ mod tests {
             task: LlmTask::Chat,
             text: "yes".into(),
             language: None,
+            written_in: None,
             truncated: false,
             model: "m".into(),
             prompt_tokens: None,

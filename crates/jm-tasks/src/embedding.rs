@@ -59,6 +59,23 @@ pub struct Embedded {
     /// What made them: vectors of different models cannot be compared.
     #[serde(default, deserialize_with = "null::as_default")]
     pub model: String,
+    /// The texts that were longer than the model reads: each was embedded in pieces, and its vector is their mean.
+    #[serde(
+        default,
+        deserialize_with = "bounded::list::<{ Embed::MAX_TEXTS }, _, _>",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schemars(length(max = Embed::MAX_TEXTS))]
+    pub split: Vec<SplitText>,
+}
+
+/// A text that was embedded in pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct SplitText {
+    /// Its place among the task's texts, from 0.
+    pub index: u32,
+    /// The number of its pieces.
+    pub pieces: u32,
 }
 
 impl Embedded {

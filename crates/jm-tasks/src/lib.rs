@@ -28,7 +28,7 @@ mod speech;
 
 pub use answer::answer;
 pub use catalog::{CATALOG, MessageType};
-pub use embedding::{Embed, Embedded, Purpose};
+pub use embedding::{Embed, Embedded, Purpose, SplitText};
 pub use identity::{Stage, answer_id, follow_up_id};
 pub use llm::{Chat, ChatMessage, Completed, LlmTask, Role, Summarize, Title};
 pub use record::{InvalidRecordId, RecordContent, RecordCreated, RecordDeleted, RecordId, RecordUpdated};

@@ -120,7 +120,10 @@ pub struct Completed {
     /// The language that was asked for, as a BCP 47 tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
-    /// Whether the model was cut off by its limit of tokens.
+    /// The language the text is in, where that is certainly another one: the model was asked for it twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_in: Option<String>,
+    /// Whether it is not the whole answer, or not of the whole text: a limit of tokens cut it off.
     #[serde(default, deserialize_with = "null::as_default")]
     pub truncated: bool,
     /// What wrote it.

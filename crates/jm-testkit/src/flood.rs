@@ -11,7 +11,7 @@ use crate::{Vhost, WorkerProcess, WorkerProcessBuilder};
 const LARGEST: usize = 16 * 1024 * 1024;
 
 /// Hundreds of megabytes, through a broker, a build that is not optimised, and the broker again.
-const LIMIT: Duration = Duration::from_mins(5);
+const LIMIT: Duration = Duration::from_mins(10);
 
 /// Equal messages of the largest size.
 #[derive(Debug)]

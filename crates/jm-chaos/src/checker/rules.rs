@@ -190,7 +190,8 @@ impl Checker {
 
     /// 5 as well: the broker closes a channel with 406 for a settlement that it cannot place.
     pub(super) fn closed_for_a_reason(&mut self, at: u64, connection: u32, channel: u16, code: u16, by_broker: bool) {
-        if by_broker && code == PRECONDITION_FAILED {
+        // A worker learns its queue's type from a refusal.
+        if by_broker && code == PRECONDITION_FAILED && self.ledger.was_used(connection, channel) {
             self.findings.add(Invariant::OneSettlement, at, None, || {
                 format!("connection {connection}, channel {channel} was closed by the broker with {code}")
             });

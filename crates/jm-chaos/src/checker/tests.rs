@@ -203,6 +203,14 @@ fn an_answer_that_is_never_confirmed_is_a_lost_message_too() {
 }
 
 #[test]
+fn a_refused_question_is_no_settlement_gone_wrong() {
+    let id = answering(Queue::Work);
+    let mut history = History::of(Queue::Work);
+    history.add(What::Closed { connection: CONSUMING, channel: 2, code: 406, by_broker: true });
+    assert_eq!(broken(&history.published(id).done(id, 1).end()), []);
+}
+
+#[test]
 fn a_second_settlement_is_found() {
     let id = answering(Queue::Work);
     let verdict = History::of(Queue::Work).published(id).done(id, 1).settled(1, Settlement::Ack).end();

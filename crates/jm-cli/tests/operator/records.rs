@@ -36,6 +36,7 @@ async fn a_record_is_shown_with_all_that_is_stored_of_it() {
         task: LlmTask::Summarize,
         text: "Umbrellas.".into(),
         language: Some("en".into()),
+        written_in: None,
         truncated: false,
         model: "m".into(),
         prompt_tokens: None,

@@ -53,7 +53,7 @@ mod tests {
     use lapin::BasicProperties;
 
     use super::*;
-    use crate::envelope::Envelope;
+    use crate::envelope::{Envelope, Past};
 
     fn work(bytes: usize, encoding: Option<&str>) -> Work {
         let mut properties = BasicProperties::default();
@@ -61,8 +61,15 @@ mod tests {
             properties = properties.with_content_encoding(encoding.into());
         }
         let (exchange, routing_key) = ("".into(), "q".into());
-        let envelope = Envelope { queue: "q".into(), exchange, routing_key, redelivered: false, properties };
-        Work { envelope: Arc::new(envelope), body: vec![0; bytes].into() }
+        let envelope = Envelope {
+            queue: "q".into(),
+            exchange,
+            routing_key,
+            redelivered: false,
+            properties,
+            past: Past::default(),
+        };
+        Work { envelope: Arc::new(envelope), body: vec![0; bytes].into(), nacks_count: false }
     }
 
     fn room() -> WorkRoom {

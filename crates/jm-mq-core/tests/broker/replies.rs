@@ -179,7 +179,9 @@ const POISON: [&str; 5] = [
 async fn addresses_that_close_the_connection_hold_up_nobody_and_their_tasks_are_done() {
     let bench = Bench::shared().await;
     bench.publisher.declare(&Topology::work_queue("r.poison.events")).await.unwrap();
-    bench.vhost.declare_queue("r.asker").await.unwrap();
+    for queue in ["r.asker", "r.told"] {
+        bench.vhost.declare_queue(queue).await.unwrap();
+    }
     let _running = bench.consume("r.poison", quick(), answering("r.poison.events")).await;
     let before = metric(metrics::REPLIES, &[("outcome", "invalid")]);
     let begun = Instant::now();
@@ -187,15 +189,18 @@ async fn addresses_that_close_the_connection_hold_up_nobody_and_their_tasks_are_
         bench.vhost.publish("r.poison", asked(&format!("asked {address}"), address), b"{}").await.unwrap();
         bench.vhost.publish("r.poison", told(&format!("told {address}"), address), b"{}").await.unwrap();
     }
+    bench.vhost.publish("r.poison", told("told", "r.told"), b"{}").await.unwrap();
     let honest = (0..100).map(|n| (asked(&n.to_string(), "r.asker"), "{}"));
     bench.vhost.publish_many("r.poison", honest).await.unwrap();
     bench.settled("r.poison").await;
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     let events = ids(&bench.vhost.take_all("r.poison.events").await.unwrap());
-    assert_eq!((events.len(), events.iter().collect::<HashSet<_>>().len()), (110, 110), "each task's event, once");
+    assert_eq!((events.len(), events.iter().collect::<HashSet<_>>().len()), (111, 111), "each task's event, once");
     let replies = bench.vhost.take_all("r.asker").await.unwrap();
     let replied = replies.iter().map(|reply| reply.properties.correlation_id().clone().unwrap().to_string());
     assert_eq!(replied.collect::<HashSet<_>>().len(), 100, "every honest reply");
+    let outcome = bench.vhost.take_all("r.told").await.unwrap().remove(0);
+    assert_eq!(outcome.properties.kind().as_ref().unwrap().as_str(), dead_letters::OUTCOME_TYPE);
     assert!(bench.vhost.take_all("r.poison.dead").await.unwrap().is_empty());
     assert!(metric(metrics::REPLIES, &[("outcome", "invalid")]) > before);
 }

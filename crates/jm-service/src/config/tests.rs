@@ -249,14 +249,18 @@ fn no_secret_is_in_a_mistake_or_in_the_printed_configuration() {
 
 #[test]
 fn an_engines_key_does_not_belong_into_a_configuration_file() {
-    let folder =
-        folder(&[("default.yaml", "engine: { api_key: canary }\naudio: { s3: { secret_access_key: canary } }")]);
+    let folder = folder(&[(
+        "default.yaml",
+        "engine: { api_key: canary, request: { headers: { api-key: canary } } }\naudio: { s3: { secret_access_key: canary } }",
+    )]);
     let found = problems(Some(folder.path()), &[]);
     let file = folder.path().join("default.yaml").display().to_string();
     let expected = |key: &str, variable: &str| {
         format!("{key} ({file}): not in a configuration file; set {variable}, or {variable}_FILE to a file with it")
     };
     assert!(found.contains(&expected("engine.api_key", "JM_ENGINE__API_KEY")), "{found:?}");
+    let headers = "JM_ENGINE__REQUEST__HEADERS__<NAME>";
+    assert!(found.contains(&expected("engine.request.headers", headers)), "{found:?}");
     assert!(found.contains(&expected("audio.s3.secret_access_key", "JM_AUDIO__S3__SECRET_ACCESS_KEY")), "{found:?}");
     assert!(!found.join(" ").contains("canary"), "{found:?}");
 }

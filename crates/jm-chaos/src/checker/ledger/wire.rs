@@ -36,6 +36,8 @@ pub(in crate::checker) struct Channel {
     unconfirmed: BTreeMap<u64, Publish>,
     pub(super) returned: Vec<Id>,
     pub(in crate::checker) cancel_ok: Option<u64>,
+    /// Something was delivered or settled on it.
+    used: bool,
     /// The latest delivery of which a first run has begun.
     latest_run: u64,
 }
@@ -80,6 +82,11 @@ impl Ledger {
         }
     }
 
+    /// Whether a channel was more than a question to the broker.
+    pub(in crate::checker) fn was_used(&mut self, connection: u32, channel: u16) -> bool {
+        channel == 0 || self.channel(connection, channel).used
+    }
+
     /// Whether what came by a connection at a moment has been read by its process: not, if the connection ended at once.
     fn was_read(&self, (connection, at): (u32, u64)) -> bool {
         let ended = self.connections.get(&connection).and_then(|connection| connection.ended_at);
@@ -119,7 +126,9 @@ impl Ledger {
 
     pub(in crate::checker) fn deliver(&mut self, at: u64, connection: u32, channel: u16, tag: u64, id: Id) {
         self.deliveries += 1;
-        self.channel(connection, channel).unsettled.insert(tag, Delivery { id, at });
+        let state = self.channel(connection, channel);
+        state.unsettled.insert(tag, Delivery { id, at });
+        state.used = true;
         let process = self.connections.get(&connection).map_or(0, |connection| connection.process);
         let message = self.message(id);
         message.deliveries += 1;
@@ -152,7 +161,9 @@ impl Ledger {
         tag: u64,
         multiple: bool,
     ) -> Vec<Delivery> {
-        let unsettled = &mut self.channel(connection, channel).unsettled;
+        let state = self.channel(connection, channel);
+        state.used = true;
+        let unsettled = &mut state.unsettled;
         if multiple {
             let later = unsettled.split_off(&(tag + 1));
             std::mem::replace(unsettled, later).into_values().collect()
@@ -197,6 +208,7 @@ impl Ledger {
                 state.unconfirmed.clear();
                 state.returned.clear();
                 state.latest_run = 0;
+                state.used = false;
             }
         }
         if channel == 0 {
