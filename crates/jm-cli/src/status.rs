@@ -40,8 +40,8 @@ unsettled and put back to its place, which marks it as redelivered and changes
 nothing else. Where a quorum queue counts such looks against a delivery limit
 (`jm dead list --help`) it is left alone.
 
-Alarms and problems come first: a queue that is missing, and messages without a
-consumer. With any of them it ends with 1.
+Alarms come first, and below the table what else needs an operator: a queue that
+is missing, messages without a consumer. With any of them it ends with 1.
 
 Examples:
   jm status
@@ -191,5 +191,5 @@ fn shown(status: &Status) -> Text {
     let bad = |text: String| Text::wrapped(&text, "").styled(BAD);
     let alarms = status.alarms.iter().map(|alarm| bad(format!("ALARM {alarm}")));
     let problems = status.problems.iter().map(|problem| bad(problem.clone()));
-    Text::joined(alarms.chain(problems).chain([table.into()]).chain(notes))
+    Text::joined(alarms.chain([table.into()]).chain(problems).chain(notes))
 }

@@ -19,6 +19,7 @@ mod resample;
 mod resolver;
 mod s3;
 mod source;
+mod status;
 mod web;
 
 use std::{fmt, ops::Range, sync::Arc, time::Duration};

@@ -125,4 +125,19 @@ pub struct Embeddings {
     pub vectors: Vec<Vec<f32>>,
     /// The model that made them.
     pub model: String,
+    /// Texts that were too long for the model, by their place, and in how many pieces each was embedded. The vector is
+    /// then the pieces' mean.
+    pub pieces: Vec<(usize, usize)>,
+}
+
+impl Embeddings {
+    /// Adds those of the texts that follow.
+    pub(crate) fn append(&mut self, next: Self) {
+        let first = self.vectors.len();
+        if self.model.is_empty() {
+            self.model = next.model;
+        }
+        self.vectors.extend(next.vectors);
+        self.pieces.extend(next.pieces.into_iter().map(|(place, pieces)| (first + place, pieces)));
+    }
 }

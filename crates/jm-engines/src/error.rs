@@ -11,8 +11,17 @@ use jm_mq_core::HandlerError;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineError {
     class: ErrorClass,
-    too_long: bool,
+    length: Length,
     text: String,
+}
+
+/// Whether the text's length is at fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Length {
+    NotAtFault,
+    /// The server refused it without a word that is known.
+    Perhaps,
+    TooLong,
 }
 
 /// Whether another try makes sense.
@@ -51,11 +60,17 @@ impl EngineError {
 
     /// Never works with this message, since it has more tokens than the model can read. The same in pieces may work.
     pub fn too_long(text: impl Into<String>) -> Self {
-        Self { too_long: true, ..Self::permanent(text) }
+        Self { length: Length::TooLong, ..Self::permanent(text) }
+    }
+
+    /// Never works with this message, for a reason that the server did not give in words that are known. One try with
+    /// less of it may tell.
+    pub fn perhaps_too_long(text: impl Into<String>) -> Self {
+        Self { length: Length::Perhaps, ..Self::permanent(text) }
     }
 
     pub(crate) fn new(class: ErrorClass, text: impl Into<String>) -> Self {
-        Self { class, too_long: false, text: text.into() }
+        Self { class, length: Length::NotAtFault, text: text.into() }
     }
 
     /// Whether another try makes sense.
@@ -65,7 +80,12 @@ impl EngineError {
 
     /// Whether the model refused the text for its length. Permanent unless the caller can send less of it.
     pub fn is_too_long(&self) -> bool {
-        self.too_long
+        self.length == Length::TooLong
+    }
+
+    /// Whether the model may have refused the text for its length: one try with half of it is worth it.
+    pub fn may_be_too_long(&self) -> bool {
+        self.length != Length::NotAtFault
     }
 
     /// The same, said of something in particular: `texts[3]: …`.

@@ -7,20 +7,17 @@
 //! | [`HttpTranscription`] | `POST {base_url}/audio/transcriptions`, `response_format=verbose_json` |
 //! | [`HttpDiarization`] | `POST {base_url}/audio/transcriptions`, `response_format=diarized_json` |
 //!
-//! Requests are made of `async-openai`'s types. Answers are read by types of our own, with only the fields that are
-//! used, none of which is needed if it can be done without: `async-openai`'s refuse answers without `usage`, `object`
-//! or `created`, which some servers leave out.
+//! Answers are read by what is used of them, and none of it is needed if it can be done without.
 //!
-//! [`status::classify`] has the meaning of each status.
+//! `dialect` knows in which words servers refuse, and what they really send.
 
 pub(crate) mod base_url;
 mod chat;
 pub(crate) mod client;
+pub(crate) mod dialect;
 mod diarization;
 mod embedding;
-mod failure;
 mod speech;
-pub mod status;
 mod tokens;
 mod transcription;
 

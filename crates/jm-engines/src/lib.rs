@@ -15,11 +15,12 @@ mod call;
 pub mod embedded;
 mod engine;
 mod error;
+mod finished;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 pub mod http;
 mod options;
-mod thoughts;
+mod reasoning;
 
 pub use call::Call;
 pub use engine::{
@@ -27,4 +28,5 @@ pub use engine::{
     Transcription, TranscriptionEngine, TranscriptionHints,
 };
 pub use error::{EngineError, ErrorClass};
-pub use options::{EngineKind, EngineOptions};
+pub use finished::Finished;
+pub use options::{EngineKind, EngineOptions, RequestOptions};

@@ -1,6 +1,6 @@
 //! An `engine` block of a configuration: which engine, where, and its limits.
 
-use std::{fmt, ops::RangeInclusive, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, ops::RangeInclusive, path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::fmt::serde::unsigned_duration::friendly::compact::required as duration;
 use jm_mq_core::OptionsError;
@@ -38,6 +38,8 @@ pub struct EngineOptions {
     /// texts in clear if `base_url` is `http://`. Default: none, as empty; the environment's `HTTP_PROXY`,
     /// `HTTPS_PROXY` and `ALL_PROXY` are not asked.
     pub proxy: Option<String>,
+    /// What every request to the server has besides. Default: nothing.
+    pub request: RequestOptions,
     /// The model's name, as the server knows it: needed. For `embedded`, a name of `config/models.toml`; default: that
     /// file's own default for the engine.
     pub model: String,
@@ -73,6 +75,50 @@ pub struct EngineOptions {
     pub max_piece: Duration,
 }
 
+/// What a server needs besides the API's own fields.
+///
+/// ```
+/// let request: jm_engines::RequestOptions = serde_json::from_str(
+///     r#"{ "body": { "enable_thinking": false, "temperature": null }, "query": { "api-version": "2024-10-21" } }"#,
+/// ).unwrap();
+/// assert_eq!(request.body.len(), 2);
+/// ```
+#[derive(Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RequestOptions {
+    /// Fields of the body, which replace ours of the same name; `null` takes one out: `enable_thinking`,
+    /// `reasoning_effort`, `dimensions`, `chat_template_kwargs`, `options: { num_ctx: 8192 }`.
+    pub body: serde_json::Map<String, serde_json::Value>,
+    /// Headers, for keys that are no bearer token (`api-key`). They come from the environment or from mounted files only,
+    /// and are masked wherever options are shown: `JM_ENGINE__REQUEST__HEADERS__API_KEY_FILE`, where `_` in a name stands
+    /// for `-`.
+    pub headers: BTreeMap<String, SecretString>,
+    /// What is added to each address: `api-version`. Masked as well, since some servers take keys there.
+    pub query: BTreeMap<String, SecretString>,
+}
+
+/// Fields, headers and parts of the address: no server needs as many.
+const MAX_REQUEST_FIELDS: usize = 64;
+
+impl RequestOptions {
+    fn validate(&self) -> Result<(), OptionsError> {
+        check_range("request.body", self.body.len(), 0..=MAX_REQUEST_FIELDS)?;
+        check_range("request.headers", self.headers.len(), 0..=MAX_REQUEST_FIELDS)?;
+        check_range("request.query", self.query.len(), 0..=MAX_REQUEST_FIELDS)
+    }
+}
+
+/// Without what may be a key.
+impl fmt::Debug for RequestOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestOptions")
+            .field("body", &self.body)
+            .field("headers", &self.headers.keys())
+            .field("query", &self.query.keys())
+            .finish()
+    }
+}
+
 /// Where an engine runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -91,6 +137,7 @@ impl Default for EngineOptions {
             base_url: String::new(),
             api_key: None,
             proxy: None,
+            request: RequestOptions::default(),
             model: String::new(),
             model_path: None,
             parallelism: 1,
@@ -172,7 +219,7 @@ impl EngineOptions {
         }
         let name = format_args!("of {} bytes", self.model.len());
         check((1..=MAX_NAME_BYTES).contains(&self.model.len()), "model", name, "1 to 255 bytes")?;
-        Ok(())
+        self.request.validate()
     }
 
     #[cfg(not(feature = "embedded"))]
@@ -262,6 +309,7 @@ impl fmt::Debug for EngineOptions {
             .field("base_url", &base_url::shown(&self.base_url))
             .field("api_key", &self.api_key.as_ref().map(|_| "(not shown)"))
             .field("proxy", &self.proxy().map(base_url::shown))
+            .field("request", &self.request)
             .field("model", &self.model)
             .field("model_path", &self.model_path)
             .field("parallelism", &self.parallelism)

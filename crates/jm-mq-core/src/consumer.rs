@@ -9,6 +9,7 @@ pub(crate) mod queue;
 mod report;
 pub(crate) mod returned;
 mod returning;
+mod room;
 mod settle;
 mod subscription;
 mod supervisor;
@@ -25,7 +26,7 @@ use std::{
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use self::{flusher::Flusher, handoff::Handoff, kept::KeptResults, supervisor::Supervisor};
+use self::{flusher::Flusher, handoff::Handoff, kept::KeptResults, room::WorkRoom, supervisor::Supervisor};
 use crate::{
     broker::{Broker, ConnectionPool, Role},
     error::{ConnectError, OptionsError},
@@ -62,6 +63,7 @@ struct Shared {
     handoffs: Vec<Arc<Handoff>>,
     flusher: Arc<Flusher>,
     kept: KeptResults,
+    room: WorkRoom,
     metrics: QueueMetrics,
     /// Application, host and process.
     instance: String,
@@ -117,6 +119,7 @@ impl Consumer {
             handoffs: (0..options.concurrency).map(|_| handoff()).collect(),
             flusher: Arc::clone(&flusher),
             kept: KeptResults::new(metrics.kept_used.clone(), metrics.kept_evicted.clone()),
+            room: WorkRoom::new(&options),
             instance: format!("{}@{}", broker.identity().app_id, broker.identity().instance),
             rpc_timeout: broker.options().rpc_timeout,
             publisher: publisher.clone(),
@@ -126,7 +129,7 @@ impl Consumer {
             dead_letter_queue,
             metrics,
         };
-        // Dead letters and replies.
+        // Dead letters.
         publisher.expect("");
         let connections = ConnectionPool::new(broker, Role::Consumer, &shared.queue);
         Ok(Self { shared: Arc::new(shared), connections, answering: Vec::new(), io: broker.io_handle() })

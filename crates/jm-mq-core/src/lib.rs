@@ -61,7 +61,7 @@
 //! | an answer's confirm is late | waited for, and never published beside itself |
 //! | a reply to whoever asked cannot be published within `publisher.timeout` | dropped, counted, and ack |
 //! | the connection was lost while the handler ran | it runs on; if the message is back in this process within 10 min, it is answered without another run |
-//! | a quorum queue gave it out more than `max_deliveries` times | dead letter, unrun |
+//! | its consumer was lost more than `max_deliveries` times while it held it, as a quorum queue counts | dead letter, unrun |
 //! | it cannot be settled before the broker's `consumer_timeout` | requeue, result kept |
 //!
 //! Delivery is at least once: after a crash, or an ack lost on the wire, the broker delivers again, so handlers have to

@@ -58,13 +58,20 @@ pub struct ConsumerOptions {
     pub dead_letter_queue: Option<String>,
     /// Larger bodies are dead-lettered unread, in bytes. Default 16 MiB, the most that RabbitMQ 4 takes.
     pub max_body_bytes: usize,
+    /// Bodies that are worked on at a time, in bytes together; one that is larger is worked on alone. Default 32 MiB.
+    ///
+    /// A body in work is in memory several times. So this, and not [`concurrency`](Self::concurrency), limits what
+    /// large ones take; the usual small ones never wait for it.
+    pub max_bytes_in_work: usize,
     /// The broker's `consumer_timeout`: a delivery unsettled for longer costs its channel. Default 30 min, the broker's.
     ///
-    /// Deliveries that cannot be finished in time are handed back before; set it to what the broker is set to.
+    /// Deliveries that cannot be finished in time are handed back before; set it to what the broker is set to. From RabbitMQ
+    /// 4.3 on it is announced to quorum queues (`x-consumer-timeout`), and what the broker is set to does not matter there.
     #[serde(with = "duration")]
     pub consumer_timeout: Duration,
-    /// A message that quorum queues say was given out more often than this is dead-lettered unrun: it probably kills
-    /// its worker. Default 15: below the limit of 20 at which RabbitMQ 4 itself drops it.
+    /// A message whose consumer was lost more often than this while it held it, as quorum queues count, is dead-lettered
+    /// unrun: it probably kills its worker. Returns by a worker do not count. Default 15: below the limit of 20 at which
+    /// RabbitMQ 4 itself drops it.
     pub max_deliveries: u64,
     /// How often the queue's backlog is asked for. Default 15 s, a usual scrape interval.
     #[serde(with = "duration")]
@@ -103,6 +110,7 @@ impl Default for ConsumerOptions {
             dead_letter: DeadLetter::Queue,
             dead_letter_queue: None,
             max_body_bytes: 16 * 1024 * 1024,
+            max_bytes_in_work: 32 * 1024 * 1024,
             consumer_timeout: Duration::from_mins(30),
             max_deliveries: 15,
             backlog_interval: Duration::from_secs(15),
@@ -119,6 +127,9 @@ pub(crate) const MAX_NAME_BYTES: usize = 255;
 const MAX_CONCURRENCY: usize = 1000;
 /// The largest message any RabbitMQ accepts (3.x; 4.x: 16 MiB by default, 512 MiB at most by configuration).
 const MAX_BODY_BYTES: usize = 512 * 1024 * 1024;
+
+/// More is no limit.
+const MAX_BYTES_IN_WORK: usize = 1024 * 1024 * 1024;
 
 impl ConsumerOptions {
     /// What an operator should know: that these options allow deliveries to be handed back for lack of time, since the
@@ -170,6 +181,12 @@ impl ConsumerOptions {
             "max_body_bytes",
             self.max_body_bytes,
             "1 to 536870912 (512 MiB)",
+        )?;
+        check(
+            (1..=MAX_BYTES_IN_WORK).contains(&self.max_bytes_in_work),
+            "max_bytes_in_work",
+            self.max_bytes_in_work,
+            "1 to 1073741824 (1 GiB)",
         )?;
         check(self.max_deliveries > 0, "max_deliveries", self.max_deliveries, "1 or more")?;
         self.dead_letter_queue.as_deref().map_or(Ok(()), |queue| check_name("dead_letter_queue", queue))?;
@@ -260,7 +277,7 @@ mod tests {
             "option `handler_timeout` is 90000s; allowed: 0ns to 86400s"
         );
 
-        let named: [(&str, Change); 11] = [
+        let named: [(&str, Change); 12] = [
             ("prefetch_per_worker", |o| o.prefetch_per_worker = 0),
             ("max_retry_attempts", |o| o.max_retry_attempts = 1001),
             ("reconnect_delay", |o| o.reconnect_delay = Duration::ZERO),
@@ -269,6 +286,7 @@ mod tests {
             ("backlog_interval", |o| o.backlog_interval = Duration::ZERO),
             ("consumer_timeout", |o| o.consumer_timeout = Duration::ZERO),
             ("max_body_bytes", |o| o.max_body_bytes = 0),
+            ("max_bytes_in_work", |o| o.max_bytes_in_work = 0),
             ("max_deliveries", |o| o.max_deliveries = 0),
             ("dead_letter_queue", |o| o.dead_letter_queue = Some("q".repeat(256))),
             ("type_aliases", |o| _ = o.type_aliases.insert(String::new(), "t".into())),

@@ -2,7 +2,8 @@
 //!
 //! In order, each winning over those before it: the built-in `config/default.yaml`; the worker's own built-in file;
 //! `default.yaml` and `<worker>.yaml` of the configuration's folder; environment variables `JM_SECTION__KEY`, or
-//! `JM_SECTION__KEY_FILE` for the path of a file with the value, as secrets are mounted.
+//! `JM_SECTION__KEY_FILE` for the path of a file with the value, as secrets are mounted. The file with the broker's
+//! password is read again before each connect, the others once.
 //!
 //! Whatever is wrong (an unknown key, a bad duration, a value out of range) is a [`Problem`] that names the key, the
 //! value, where it came from, and what is allowed. All of them are reported, not only the first.
@@ -10,6 +11,7 @@
 mod environment;
 mod file;
 mod layer;
+mod password;
 mod printed;
 mod problem;
 mod sections;
@@ -92,14 +94,20 @@ fn layers(
         Err(problem) => problems.push(problem),
     }
     problems.extend(layers.iter().flat_map(secrets_in_file));
+    problems.extend(password::read(&mut layers));
     layers.extend(environment::layers(environment, problems));
+    password::one_of_both(&mut layers);
     layers
 }
 
 /// Keys that are taken from the environment and from mounted files only: a configuration file is a config map, or in a
 /// repository. (The broker's password may be in one: the specification's example has it there.)
-const NOT_IN_FILES: [&[&str]; 3] =
-    [&["engine", "api_key"], &["audio", "s3", "secret_access_key"], &["audio", "s3", "session_token"]];
+const NOT_IN_FILES: [&[&str]; 4] = [
+    &["engine", "api_key"],
+    &["engine", "request", "headers"],
+    &["audio", "s3", "secret_access_key"],
+    &["audio", "s3", "session_token"],
+];
 
 fn secrets_in_file(layer: &Layer) -> Vec<Problem> {
     let written = NOT_IN_FILES.iter().filter(|path| {
@@ -107,7 +115,9 @@ fn secrets_in_file(layer: &Layer) -> Vec<Problem> {
         layer.find(&path).is_some()
     });
     let problem = |path: &&[&str]| {
-        let variable = path.join("__").to_uppercase();
+        // Of a section of secrets each has a variable.
+        let name = if path.ends_with(&["headers"]) { "__<NAME>" } else { "" };
+        let variable = path.join("__").to_uppercase() + name;
         let text = format!("not in a configuration file; set JM_{variable}, or JM_{variable}_FILE to a file with it");
         Problem { key: path.join("."), value: None, source: Some(layer.source.clone()), text }
     };
@@ -155,7 +165,9 @@ pub(crate) fn fuzzed<S: Settings>(yaml: &str, environment: impl IntoIterator<Ite
         layers.extend(Layer::from_yaml(source.to_owned(), text).map_err(|problem| problems.push(problem)));
     }
     problems.extend(layers.iter().flat_map(secrets_in_file));
+    problems.extend(password::read(&mut layers));
     layers.extend(environment::layers(&environment, &mut problems));
+    password::one_of_both(&mut layers);
     let printed = printed::yaml(&layers);
     let mut sections = Sections::new(layers, problems);
     let _read = (Common::read(&mut sections, &worker), S::read(&mut sections));

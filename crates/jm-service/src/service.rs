@@ -259,12 +259,12 @@ fn misconfigured(worker: &Worker, problems: &[Problem]) -> ExitCode {
 /// There are no logs before the configuration is read. A reader that has gone away is no failure of ours.
 fn complain(lines: &str) {
     use std::io::Write as _;
-    _ = writeln!(std::io::stderr(), "{lines}");
+    _ = writeln!(io::stderr(), "{lines}");
 }
 
 /// What was asked for on the command line. A reader that has gone away is no failure of ours.
 fn say(text: &str) -> ExitCode {
     use std::io::Write as _;
-    _ = std::io::stdout().write_all(text.as_bytes());
+    _ = io::stdout().write_all(text.as_bytes());
     exit::code(exit::OK)
 }

@@ -1,9 +1,14 @@
 //! How a worker answers: to the record events, and to whoever asked.
 
+use std::io;
+
 use jm_mq_core::{Answers, Context, HandlerError, Message, Outgoing, Payload};
 use serde::Serialize;
 
 use crate::{identity::answer_id, queue, record::RecordId};
+
+/// The largest event: RabbitMQ 4 takes messages of up to 16 MiB.
+const MAX_EVENT_BYTES: usize = 16 * 1024 * 1024;
 
 /// The answer to a task: the event goes to [`queue::RECORD_EVENTS`], and to the task's `reply_to` if it has one.
 ///
@@ -12,13 +17,14 @@ use crate::{identity::answer_id, queue, record::RecordId};
 ///
 /// # Errors
 ///
-/// When the event cannot be written as JSON; a vector with a number that is none, for instance.
+/// When the event cannot be written as JSON, or has more than 16 MiB: a broker would refuse it each time. Writing it
+/// stops there.
 pub fn answer<T: Payload + Serialize>(
     context: &Context,
     record: Option<&RecordId>,
     event: &T,
 ) -> Result<Answers, HandlerError> {
-    let mut message = Message::of(event)?;
+    let mut message = Message::new(T::TYPE, written(event)?);
     if let Some(id) = answer_id(context.message_id(), T::TYPE) {
         message = message.message_id(&id.to_string());
     }
@@ -28,6 +34,35 @@ pub fn answer<T: Payload + Serialize>(
     }
     let to_records = Outgoing::new(queue::RECORD_EVENTS, queue::RECORD_EVENTS, message);
     Ok(Answers::from(to_records).and_reply(context, reply))
+}
+
+fn written<T: Payload + Serialize>(event: &T) -> Result<Vec<u8>, HandlerError> {
+    let mut event_bytes = Bounded(Vec::new());
+    match serde_json::to_writer(&mut event_bytes, event) {
+        Ok(()) => Ok(event_bytes.0),
+        Err(error) if error.is_io() => {
+            let text = format!("{}: more than {MAX_EVENT_BYTES} bytes, the most of a message", T::TYPE);
+            Err(HandlerError::permanent(text))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Takes no more than an event may have.
+struct Bounded(Vec<u8>);
+
+impl io::Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.0.len() + bytes.len() > MAX_EVENT_BYTES {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -44,6 +79,7 @@ mod tests {
             task: LlmTask::Chat,
             text: "yes".into(),
             language: None,
+            written_in: None,
             truncated: false,
             model: "m".into(),
             prompt_tokens: None,
@@ -64,6 +100,17 @@ mod tests {
         assert_eq!(id(event), id(reply));
         let correlation = |outgoing: &Outgoing| outgoing.message().properties().correlation_id().clone().unwrap();
         assert_eq!((correlation(event).as_str(), correlation(reply).as_str()), ("r-1", "m-1"));
+    }
+
+    #[test]
+    fn an_event_that_no_broker_takes_is_a_permanent_error_and_never_written_as_a_whole() {
+        let of = |length: usize| Completed { text: "x".repeat(length), ..completed() };
+        let rest = serde_json::to_vec(&of(0)).unwrap().len();
+        let largest = answer(&Context::detached("q"), None, &of(MAX_EVENT_BYTES - rest)).unwrap();
+        assert_eq!(largest.messages()[0].message().body().len(), MAX_EVENT_BYTES);
+        let error = answer(&Context::detached("q"), None, &of(MAX_EVENT_BYTES - rest + 1)).unwrap_err();
+        assert!(error.is_permanent());
+        assert_eq!(error.to_string(), "llm.completed: more than 16777216 bytes, the most of a message");
     }
 
     #[test]

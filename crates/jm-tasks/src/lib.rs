@@ -15,6 +15,7 @@
 //! Times within a recording are seconds from its beginning.
 
 mod answer;
+mod bounded;
 mod catalog;
 mod embedding;
 #[cfg(any(test, fuzzing))]
@@ -27,7 +28,7 @@ mod speech;
 
 pub use answer::answer;
 pub use catalog::{CATALOG, MessageType};
-pub use embedding::{Embed, Embedded, Purpose};
+pub use embedding::{Embed, Embedded, Purpose, SplitText};
 pub use identity::{Stage, answer_id, follow_up_id};
 pub use llm::{Chat, ChatMessage, Completed, LlmTask, Role, Summarize, Title};
 pub use record::{InvalidRecordId, RecordContent, RecordCreated, RecordDeleted, RecordId, RecordUpdated};

@@ -4,7 +4,7 @@ use jm_mq_core::Payload;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{null, record::RecordId};
+use crate::{bounded, null, record::RecordId};
 
 /// Answer a conversation.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -16,7 +16,8 @@ pub struct Chat {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<u64>,
     /// The conversation so far, the oldest message first; at least one.
-    #[schemars(length(min = 1))]
+    #[serde(deserialize_with = "bounded::list::<{ Chat::MAX_MESSAGES }, _, _>")]
+    #[schemars(length(min = 1, max = Chat::MAX_MESSAGES))]
     pub messages: Vec<ChatMessage>,
     /// The longest answer in tokens. Default: the worker's `engine.max_output_tokens`, which is also the most.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -26,6 +27,11 @@ pub struct Chat {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 2))]
     pub temperature: Option<f32>,
+}
+
+impl Chat {
+    /// The most messages of a conversation.
+    pub const MAX_MESSAGES: usize = 1000;
 }
 
 /// One message of a conversation.
@@ -114,7 +120,10 @@ pub struct Completed {
     /// The language that was asked for, as a BCP 47 tag.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub language: Option<String>,
-    /// Whether the model was cut off by its limit of tokens.
+    /// The language the text is in, where that is certainly another one: the model was asked for it twice.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub written_in: Option<String>,
+    /// Whether it is not the whole answer, or not of the whole text: a limit of tokens cut it off.
     #[serde(default, deserialize_with = "null::as_default")]
     pub truncated: bool,
     /// What wrote it.

@@ -4,7 +4,7 @@ use jm_mq_core::Payload;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::{null, record::RecordId};
+use crate::{bounded, null, record::RecordId};
 
 /// Where a recording is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -43,6 +43,11 @@ pub struct SpeakerTurn {
     pub speaker: String,
 }
 
+impl SpeakerTurn {
+    /// The most turns of a recording: ten hours in which somebody else begins every two seconds.
+    pub const MAX_TURNS: usize = 20_000;
+}
+
 /// Who speaks when.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Diarized {
@@ -53,7 +58,8 @@ pub struct Diarized {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revision: Option<u64>,
     /// The turns in order of their beginning; turns of different speakers may overlap.
-    #[serde(deserialize_with = "null::as_default")]
+    #[serde(deserialize_with = "bounded::list_or_null::<{ SpeakerTurn::MAX_TURNS }, _, _>")]
+    #[schemars(length(max = SpeakerTurn::MAX_TURNS))]
     pub turns: Vec<SpeakerTurn>,
     /// Why there are no turns, where the recording is too long for the engine or what it found is noise. The recording
     /// can still be transcribed.
@@ -88,7 +94,12 @@ pub struct Transcribe {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt: Option<String>,
     /// Who speaks when, if it is known: each segment of the transcript then has its speaker.
-    #[serde(default, deserialize_with = "null::as_default", skip_serializing_if = "Vec::is_empty")]
+    #[serde(
+        default,
+        deserialize_with = "bounded::list_or_null::<{ SpeakerTurn::MAX_TURNS }, _, _>",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    #[schemars(length(max = SpeakerTurn::MAX_TURNS))]
     pub turns: Vec<SpeakerTurn>,
 }
 
@@ -106,6 +117,11 @@ pub struct TranscriptSegment {
     /// Who says it, where the task told who speaks when.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub speaker: Option<String>,
+}
+
+impl TranscriptSegment {
+    /// The most segments of a transcript: seven a second for two hours.
+    pub const MAX_SEGMENTS: usize = 50_000;
 }
 
 /// What was said.
@@ -126,7 +142,8 @@ pub struct Transcribed {
     #[serde(default, deserialize_with = "null::as_default")]
     pub duration: f64,
     /// The text in stretches, in order.
-    #[serde(default, deserialize_with = "null::as_default")]
+    #[serde(default, deserialize_with = "bounded::list_or_null::<{ TranscriptSegment::MAX_SEGMENTS }, _, _>")]
+    #[schemars(length(max = TranscriptSegment::MAX_SEGMENTS))]
     pub segments: Vec<TranscriptSegment>,
     /// What transcribed it.
     #[serde(default, deserialize_with = "null::as_default")]

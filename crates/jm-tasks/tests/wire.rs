@@ -123,3 +123,48 @@ fn no_turns_may_be_null() {
     assert_eq!(message_type.reread(&json!({ "turns": null })).unwrap()["turns"], json!([]));
     assert!(message_type.reread(&json!({})).is_err());
 }
+
+/// The places of all lists in a schema, as JSON pointers into a body, those of lists within lists among them.
+fn lists<'a>(schema: &'a Value, at: &str, found: &mut Vec<(String, &'a Value)>) {
+    if schema.get("items").is_some() {
+        found.push((at.to_owned(), schema));
+        lists(&schema["items"], &format!("{at}/0"), found);
+    }
+    for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
+        lists(property, &format!("{at}/{name}"), found);
+    }
+}
+
+#[test]
+fn every_list_has_an_end_in_the_schema_and_in_the_type() {
+    let mut seen = BTreeSet::new();
+    for message_type in CATALOG {
+        let schema = message_type.schema();
+        let mut found = Vec::new();
+        lists(schema.as_value(), "", &mut found);
+        for (at, schema) in found {
+            let place = format!("{} {at}", message_type.name);
+            let most = schema["maxItems"].as_u64().unwrap_or_else(|| panic!("{place} has no end"));
+            let mut example = golden(message_type);
+            let list = example.pointer_mut(&at).and_then(Value::as_array_mut).unwrap();
+            let item = list[0].clone();
+            list.resize(usize::try_from(most).unwrap(), item.clone());
+            message_type.reread(&example).unwrap_or_else(|error| panic!("{place}: {error}"));
+            example.pointer_mut(&at).and_then(Value::as_array_mut).unwrap().push(item);
+            assert!(!jsonschema::draft202012::is_valid(message_type.schema().as_value(), &example), "{place}");
+            let error = message_type.reread(&example).unwrap_err().to_string();
+            assert_eq!(error, format!("more than {most} items"), "{place}");
+            seen.insert(place);
+        }
+    }
+    let expected = [
+        "asr.transcribe /turns",
+        "asr.transcribed /segments",
+        "embed.embedded /vectors",
+        "embed.embedded /vectors/0",
+        "embed.text /texts",
+        "llm.chat /messages",
+        "sd.diarized /turns",
+    ];
+    assert_eq!(seen, expected.map(str::to_owned).into(), "all of them are known");
+}

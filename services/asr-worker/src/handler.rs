@@ -1,6 +1,13 @@
 //! The work of `jm.asr`: a recording becomes a transcript.
 
-use std::{ops::RangeInclusive, sync::Arc, time::Duration};
+use std::{
+    ops::RangeInclusive,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use jm_engines::{
     Call, EngineError, Transcription, TranscriptionEngine, TranscriptionHints,
@@ -17,13 +24,16 @@ const BEFORE_CHARS: usize = 120;
 const WORDS_CHARS: usize = 79;
 /// The bytes of a language's tag: the longest that BCP 47 asks anybody to keep.
 const TAG_BYTES: RangeInclusive<usize> = 2..=35;
-/// The largest answer: RabbitMQ 4 takes messages of up to 16 MiB.
-const MAX_EVENT_BYTES: usize = 16 * 1024 * 1024;
+
+/// A shorter piece is not refused for its length.
+const LEAST_PIECE: Duration = Duration::from_secs(5);
 
 /// Transcribes recordings.
 pub(crate) struct Transcriber {
-    pub(crate) audio: AudioFetcher,
-    pub(crate) engine: Arc<dyn TranscriptionEngine>,
+    audio: AudioFetcher,
+    engine: Arc<dyn TranscriptionEngine>,
+    /// The longest piece that the server takes, in milliseconds, after it has refused a longer one.
+    learnt_piece: AtomicU64,
 }
 
 impl Handler<Transcribe> for Transcriber {
@@ -45,14 +55,12 @@ impl Handler<Transcribe> for Transcriber {
             segments: transcription.segments,
             model: transcription.model,
         };
-        let answers = answer(context, event.record_id.as_ref(), &event)?;
-        let bytes = answers.messages().iter().map(|outgoing| outgoing.message().body().len()).max().unwrap_or_default();
-        if bytes > MAX_EVENT_BYTES {
-            let text =
-                format!("audio: its transcript makes {bytes} bytes, more than the {MAX_EVENT_BYTES} of a message");
+        let (segments, most) = (event.segments.len(), TranscriptSegment::MAX_SEGMENTS);
+        if segments > most {
+            let text = format!("audio: its transcript has {segments} segments; at most {most} are kept");
             return Err(HandlerError::permanent(text));
         }
-        Ok(answers)
+        answer(context, event.record_id.as_ref(), &event)
     }
 }
 
@@ -68,6 +76,14 @@ fn check_tag(tag: &str) -> Result<(), HandlerError> {
 }
 
 impl Transcriber {
+    pub(crate) fn new(audio: AudioFetcher, engine: Arc<dyn TranscriptionEngine>) -> Self {
+        Self { audio, engine, learnt_piece: AtomicU64::new(u64::MAX) }
+    }
+
+    fn longest_piece(&self) -> Duration {
+        self.engine.max_piece().min(Duration::from_millis(self.learnt_piece.load(Ordering::Relaxed)))
+    }
+
     /// Piece by piece, each piece's times moved to its place in the whole.
     async fn transcribe(
         &self,
@@ -76,13 +92,29 @@ impl Transcriber {
         call: &Call,
     ) -> Result<Transcription, EngineError> {
         let mut whole = Transcription::default();
-        for (offset, piece) in audio.pieces(self.engine.max_piece()) {
+        // Those that are still to come, the next one last.
+        let mut pieces: Vec<(Duration, Audio)> = audio.pieces(self.longest_piece());
+        pieces.reverse();
+        while let Some((offset, piece)) = pieces.pop() {
             let hints = TranscriptionHints {
                 language: hints.language.clone(),
                 prompt: prompt(hints.prompt.as_deref(), &whole.text),
             };
-            let transcription = self.engine.transcribe(&piece, &hints, call).await?;
-            append(&mut whole, transcription, offset);
+            let half = piece.duration() / 2;
+            match self.engine.transcribe(&piece, &hints, call).await {
+                Ok(transcription) => append(&mut whole, transcription, offset),
+                // The server takes less than `max_upload_bytes`: it is not asked for as much again.
+                Err(error) if error.is_too_long() && half >= LEAST_PIECE => {
+                    self.learnt_piece.fetch_min(u64::try_from(half.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+                    tracing::warn!(longest = ?half, "the server takes shorter pieces than engine.max_piece and \
+                        engine.max_upload_bytes allow; lower them");
+                    let halves = piece.pieces(half).into_iter().map(|(later, half)| (offset + later, half));
+                    let mut halves: Vec<_> = halves.collect();
+                    halves.reverse();
+                    pieces.append(&mut halves);
+                }
+                Err(error) => return Err(error),
+            }
         }
         whole.language = whole.language.or(hints.language);
         Ok(whole)

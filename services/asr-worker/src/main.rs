@@ -42,7 +42,7 @@ impl Settings for AsrSettings {
 fn main() -> ExitCode {
     jm_service::run(&WORKER, async |service: &Service<AsrSettings>| {
         let AsrSettings { engine, audio } = service.settings();
-        let transcriber = Transcriber { audio: AudioFetcher::new(audio.clone())?, engine: engine.transcription()? };
+        let transcriber = Transcriber::new(AudioFetcher::new(audio.clone())?, engine.transcription()?);
         Ok(Router::new().on(transcriber))
     })
 }

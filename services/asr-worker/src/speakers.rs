@@ -5,8 +5,6 @@ use std::{cmp::Ordering, collections::HashMap};
 use jm_mq_core::HandlerError;
 use jm_tasks::{SpeakerTurn, TranscriptSegment};
 
-/// The most turns of one recording: ten hours in which somebody else begins every two seconds.
-const MAX_TURNS: usize = 20_000;
 /// The longest name of a speaker, in bytes. It is repeated in every segment, and is no more than a label.
 const MAX_NAME_BYTES: usize = 200;
 /// As many as anybody can tell apart.
@@ -35,12 +33,9 @@ impl Speakers {
     ///
     /// # Errors
     ///
-    /// Permanent ones, which name the field and what is allowed: too many turns or speakers, a name that is none,
+    /// Permanent ones, which name the field and what is allowed: too many speakers, a name that is none,
     /// times that are none. No name is repeated in them.
     pub(crate) fn new(mut turns: Vec<SpeakerTurn>) -> Result<Self, HandlerError> {
-        if turns.len() > MAX_TURNS {
-            return Err(HandlerError::permanent(format!("turns: {}; at most {MAX_TURNS} are looked at", turns.len())));
-        }
         for (index, turn) in turns.iter().enumerate() {
             check(turn).map_err(|wrong| HandlerError::permanent(format!("turns[{index}].{wrong}")))?;
         }
@@ -217,7 +212,6 @@ mod tests {
 
     #[test]
     fn turns_beyond_a_limit_are_refused_with_their_field_and_the_limit() {
-        assert_eq!(refused(vec![turn(0.0, 1.0, "A"); MAX_TURNS + 1]), "turns: 20001; at most 20000 are looked at");
         let many = (0..=MAX_SPEAKERS).map(|n| turn(0.0, 1.0, &n.to_string())).collect();
         assert_eq!(refused(many), "turns: more than 100 different speakers");
         let canary = "canary".repeat(40);
@@ -231,7 +225,8 @@ mod tests {
         ] {
             assert_eq!(refused(vec![turn(0.0, 0.0, "A"), wrong]), reason);
         }
-        let allowed = (0..MAX_TURNS).map(|n| turn(0.0, 1.0, &format!("{:0200}", n % MAX_SPEAKERS))).collect();
+        let allowed =
+            (0..SpeakerTurn::MAX_TURNS).map(|n| turn(0.0, 1.0, &format!("{:0200}", n % MAX_SPEAKERS))).collect();
         assert_eq!(Speakers::new(allowed).unwrap().speakers.len(), MAX_SPEAKERS);
     }
 
@@ -239,13 +234,13 @@ mod tests {
     fn the_most_turns_and_speakers_there_may_be_take_no_time_to_speak_of() {
         // Each speaker begins early and speaks to the end: no turn is ever over.
         let start = |n: usize| f64::from(u32::try_from(n).unwrap());
-        let turns: Vec<SpeakerTurn> = (0..MAX_TURNS)
+        let turns: Vec<SpeakerTurn> = (0..SpeakerTurn::MAX_TURNS)
             .map(|n| match n % 2 {
                 0 => turn(start(n), start(n) + 0.5, &(n % MAX_SPEAKERS).to_string()),
                 _ => turn(start(n), 1e6, &(n % MAX_SPEAKERS).to_string()),
             })
             .collect();
-        let segments: Vec<(f64, f64)> = (0..MAX_TURNS).map(|n| (start(n), start(n) + 1.0)).collect();
+        let segments: Vec<(f64, f64)> = (0..SpeakerTurn::MAX_TURNS).map(|n| (start(n), start(n) + 1.0)).collect();
         let began = Instant::now();
         assert!(speakers(&turns, &segments).iter().all(Option::is_some));
         assert!(began.elapsed() < Duration::from_secs(10), "{:?}", began.elapsed());

@@ -1,31 +1,53 @@
 //! The work of `jm.llm`: one handler for each of its three tasks.
 
-use std::{ops::RangeInclusive, sync::Arc};
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
-use jm_engines::{Call, ChatEngine, ChatRequest, Completion};
+use jm_engines::{Call, ChatEngine, ChatRequest, Completion, EngineError, Finished};
 use jm_mq_core::{Answers, Context, Handler, HandlerError, Router};
 use jm_tasks::{Chat, Completed, LlmTask, Role, Summarize, Title, answer};
 
 use crate::{
     language::Language,
-    summary::{MAX_TEXT_BYTES, Summariser},
+    summary::{self, MAX_TEXT_BYTES, Summariser, add_usage},
     title::Titler,
 };
 
-/// Messages of one conversation.
-const MAX_MESSAGES: usize = 1000;
 /// What models take: from always the likeliest word to a wild mixture.
 const TEMPERATURES: RangeInclusive<f32> = 0.0..=2.0;
+
+/// Summaries of parts that are kept for the next attempt at a task: those of some long texts.
+const KEPT_SUMMARIES: usize = 256;
+/// How long they are kept: longer than the retries of a task take.
+const KEPT_FOR: Duration = Duration::from_mins(10);
 
 /// Answers with a language model.
 #[derive(Clone)]
 pub(crate) struct Assistant {
     engine: Arc<dyn ChatEngine>,
+    finished: Arc<Finished<Completion>>,
 }
 
 impl Assistant {
     pub(crate) fn new(engine: Arc<dyn ChatEngine>) -> Self {
-        Self { engine }
+        Self { engine, finished: Arc::new(Finished::new(KEPT_SUMMARIES, KEPT_FOR)) }
+    }
+
+    /// A summary in that language. One that is certainly in another is asked for once more, more firmly: small models answer
+    /// in English whatever they are told.
+    async fn summary(&self, text: &str, language: &Language, call: Call) -> Result<Completion, EngineError> {
+        let Self { engine, finished } = self;
+        let summariser = Summariser { engine, finished, call: call.clone(), language };
+        let first = summariser.summarise(text).await?;
+        if language.missed_by(&first.text).is_none() {
+            return Ok(first);
+        }
+        // Of a text in many parts the summary is what is left to be said in another language.
+        let again = if engine.count_tokens(text) * 2 <= engine.context_tokens() { text } else { &first.text };
+        let language = language.firmly();
+        let mut second = Summariser { engine, finished, call, language: &language }.summarise(again).await?;
+        add_usage(&mut second, &first);
+        second.truncated |= first.truncated && again != text;
+        Ok(second)
     }
 
     pub(crate) fn router(self) -> Router {
@@ -52,8 +74,8 @@ impl Assistant {
 
 impl Handler<Chat> for Assistant {
     async fn handle(&self, task: Chat, context: &Context) -> Result<Answers, HandlerError> {
-        if !(1..=MAX_MESSAGES).contains(&task.messages.len()) {
-            let text = format!("messages: {}; there have to be 1 to {MAX_MESSAGES}", task.messages.len());
+        if task.messages.is_empty() {
+            let text = format!("messages: 0; there have to be 1 to {}", Chat::MAX_MESSAGES);
             return Err(HandlerError::permanent(text));
         }
         if let Some(temperature) = task.temperature
@@ -88,13 +110,12 @@ impl Handler<Summarize> for Assistant {
         not_too_long(&task.text)?;
         self.writes_both(&task.text, task.language.as_deref())?;
         let language = Language::choose(task.language.as_deref(), &task.text);
-        let summariser = Summariser { engine: &self.engine, call: Call::from(context), language: &language };
         let own = Language::choose(None, &task.text);
         // Asked for another language, or for one that the text may not be in, it has to be translated.
-        let as_it_is = if language == own { summariser.as_it_is(&task.text) } else { None };
+        let as_it_is = if language == own { summary::as_it_is(&task.text, self.engine.as_ref()) } else { None };
         let completion = match as_it_is {
             Some(completion) => completion,
-            None => summariser.summarise(&task.text).await?,
+            None => self.summary(&task.text, &language, Call::from(context)).await?,
         };
         let event = completed(LlmTask::Summarize, Some(language), completion);
         answer(
@@ -133,12 +154,14 @@ fn not_too_long(text: &str) -> Result<(), HandlerError> {
 }
 
 fn completed(task: LlmTask, language: Option<Language>, completion: Completion) -> Completed {
+    let written_in = language.as_ref().and_then(|language| language.missed_by(&completion.text));
     Completed {
         record_id: None,
         revision: None,
         task,
         text: completion.text,
         language: language.and_then(|language| language.tag),
+        written_in: written_in.and_then(|language| language.tag),
         truncated: completion.truncated,
         model: completion.model,
         prompt_tokens: completion.prompt_tokens,

@@ -10,6 +10,8 @@ pub(crate) struct Language {
     /// A BCP 47 tag: `zh`, `en`; `None` where the text is too short to tell.
     pub(crate) tag: Option<String>,
     wording: Wording,
+    /// Whether the prompt insists on it.
+    firm: bool,
 }
 
 /// How the prompt asks for a language.
@@ -44,7 +46,7 @@ impl Language {
             Lang::Cmn => Wording::Chinese(Writing::of_tag(tag).unwrap_or_else(|| Writing::of_text(&sample(text)))),
             lang => Wording::Named(tags::name(lang)),
         };
-        Some(Self { tag: Some(tag.to_owned()), wording })
+        Some(Self { tag: Some(tag.to_owned()), wording, firm: false })
     }
 
     /// The language a text is in, as far as that can be told: of a few words in Latin letters it cannot.
@@ -62,7 +64,7 @@ impl Language {
             },
             Some(lang) => (Some(tags::tag(lang)), Wording::Named(tags::name(lang))),
         };
-        Self { tag: tag.map(str::to_owned), wording }
+        Self { tag: tag.map(str::to_owned), wording, firm: false }
     }
 
     /// What was asked for, if it is the tag of a language we know.
@@ -85,14 +87,34 @@ impl Language {
         tags.is_empty() || own.is_none() || tags.iter().any(|tag| lang(tag) == own)
     }
 
+    /// The same, with a prompt that insists on it.
+    pub(crate) fn firmly(&self) -> Self {
+        Self { firm: true, ..self.clone() }
+    }
+
+    /// The language of an answer, if that is certainly not this one.
+    pub(crate) fn missed_by(&self, answer: &str) -> Option<Self> {
+        let lang = |language: &Self| language.tag.as_deref().and_then(|tag| tags::lang(&primary(tag)));
+        let own = lang(self)?;
+        Self::certain(answer).filter(|found| lang(found).is_some_and(|found| found != own))
+    }
+
     /// The task, in the language itself where we speak it: nothing holds a model to a language better.
     pub(crate) fn prompt(&self, asked: Asked) -> String {
         let language = match self.wording {
-            Wording::Chinese(writing) => return chinese_prompt(asked, writing).to_owned(),
+            Wording::Chinese(writing) => {
+                let firm = if self.firm { firm_in_chinese(writing) } else { "" };
+                return format!("{}{firm}", chinese_prompt(asked, writing));
+            }
             Wording::Named(name) => name,
             Wording::Own => "the language of the note itself",
         };
-        match asked {
+        let firm = if self.firm {
+            format!(" Every sentence of the answer has to be in {language}, whatever language the note is in.")
+        } else {
+            String::new()
+        };
+        let prompt = match asked {
             Asked::Summary => format!(
                 "You summarise notes. Write in {language}. Begin with one sentence that says what the note is about; \
                  then list the main points, decisions and open tasks, if there are any. Use only what the note says. \
@@ -102,7 +124,15 @@ impl Language {
                 "You find titles for notes. Write in {language}, at most ten words. Answer with the title alone, \
                  without quotation marks."
             ),
-        }
+        };
+        prompt + &firm
+    }
+}
+
+fn firm_in_chinese(writing: Writing) -> &'static str {
+    match writing {
+        Writing::Simplified => "无论原文是什么语言，回答必须全部使用简体中文。",
+        Writing::Traditional => "無論原文是什麼語言，回答必須全部使用繁體中文。",
     }
 }
 
@@ -193,6 +223,23 @@ mod tests {
         ] {
             assert_eq!(Language::of_text(text).tag.as_deref(), tag, "{text}");
         }
+    }
+
+    #[test]
+    fn an_answer_in_another_language_is_noticed_where_that_is_certain() {
+        let (chinese, english) = (Language::choose(Some("zh"), ""), Language::choose(Some("en-GB"), ""));
+        let in_english = "The meeting was moved to Thursday, and Ada is going to tell all of the customers about it.";
+        assert_eq!(chinese.missed_by(in_english).and_then(|found| found.tag).as_deref(), Some("en"));
+        assert_eq!(
+            english.missed_by("会议改到周四，由李雷通知客户。").and_then(|found| found.tag).as_deref(),
+            Some("zh")
+        );
+        for right in [chinese.missed_by("會議改到週四"), chinese.missed_by("OK"), english.missed_by(in_english)] {
+            assert_eq!(right, None);
+        }
+        assert_eq!(Language::choose(None, "OK").missed_by(in_english), None);
+        assert!(chinese.firmly().prompt(Asked::Summary).ends_with("回答必须全部使用简体中文。"));
+        assert!(english.firmly().prompt(Asked::Title).contains("has to be in English"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod chinese;
 mod cut;
 mod handler;
+mod headline;
 mod language;
 mod room;
 mod summary;

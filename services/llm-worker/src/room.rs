@@ -8,7 +8,7 @@ const TEMPLATE_TOKENS: usize = 64;
 const LEAST_TOKENS: usize = 128;
 /// How often a task begins again with half the text in each call, after the engine counted more tokens than we did.
 /// Our count is rather too high, so once is seldom needed; with a 128th of the room something else is wrong.
-pub(crate) const MAX_RESTARTS: usize = 7;
+const MAX_RESTARTS: usize = 7;
 
 /// The tokens that one call has beside its prompt. With the prompt they are never more than the model's limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,13 @@ impl Room {
         }
         Ok(Self { text, output })
     }
+}
+
+/// Whether half the text in each call is worth a try after this error and so many tries: a refusal without a word that is
+/// known is worth one.
+pub(crate) fn worth_half(error: &EngineError, restarts: usize) -> bool {
+    let most = if error.is_too_long() { MAX_RESTARTS } else { usize::from(error.may_be_too_long()) };
+    restarts < most
 }
 
 /// What to try after a text of so many tokens was too long for the engine, where `budget` was the most: half of it, or

@@ -4,13 +4,13 @@
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use jm_engines::{Call, ChatEngine, ChatRequest, Completion, EngineError};
+use jm_engines::{Call, ChatEngine, ChatRequest, Completion, EngineError, Finished};
 use jm_tasks::{ChatMessage, Role};
 
 use crate::{
     cut,
     language::{Asked, Language},
-    room::{MAX_RESTARTS, Room, halved},
+    room::{Room, halved, worth_half},
 };
 
 /// Rounds of summaries of summaries. Each makes a text many times shorter.
@@ -34,6 +34,8 @@ const TEMPERATURE: f32 = 0.3;
 /// Summarises with one engine, in one language.
 pub(crate) struct Summariser<'a> {
     pub(crate) engine: &'a Arc<dyn ChatEngine>,
+    /// Summaries that earlier attempts have paid for.
+    pub(crate) finished: &'a Finished<Completion>,
     pub(crate) call: Call,
     pub(crate) language: &'a Language,
 }
@@ -45,10 +47,9 @@ impl Summariser<'_> {
         let mut restarts = 0;
         loop {
             // Our count is an estimate. An engine that counts more than we do says so, and gets smaller parts. All of
-            // them: parts that succeeded before are summarised once more. That is seldom, and happens MAX_RESTARTS
-            // times at most.
+            // them: parts that succeeded before are summarised once more, since they are cut elsewhere. That is seldom.
             match self.within(text, room).await {
-                Err(error) if error.is_too_long() && restarts < MAX_RESTARTS => {
+                Err(error) if worth_half(&error, restarts) => {
                     let (_, tokens) = self.counted(text.to_owned()).await?;
                     let Some(half) = halved(room.text, tokens) else { return Err(error) };
                     restarts += 1;
@@ -59,19 +60,6 @@ impl Summariser<'_> {
         }
     }
 
-    /// The text itself, if it is short and need not be translated.
-    pub(crate) fn as_it_is(&self, text: &str) -> Option<Completion> {
-        let text = text.trim();
-        let short = text.len() <= SHORTEST_BYTES && self.engine.count_tokens(text) <= SHORTEST_TOKENS;
-        short.then(|| Completion {
-            text: text.to_owned(),
-            truncated: false,
-            model: self.engine.model().to_owned(),
-            prompt_tokens: Some(0),
-            completion_tokens: Some(0),
-        })
-    }
-
     fn prompt(&self) -> String {
         self.engine.summary_prompt().map_or_else(|| self.language.prompt(Asked::Summary), str::to_owned)
     }
@@ -79,11 +67,18 @@ impl Summariser<'_> {
     async fn within(&self, text: &str, room: Room) -> Result<Completion, EngineError> {
         let (mut text, mut tokens) = self.counted(text.to_owned()).await?;
         let mut total = Completion { prompt_tokens: Some(0), completion_tokens: Some(0), ..Completion::default() };
+        // A summary of parts of which one was cut off is not of the whole text.
+        let mut truncated = false;
         for round in 0..=MAX_ROUNDS {
             if tokens <= room.text {
                 let last = self.call_engine(text, room.output).await?;
                 add_usage(&mut total, &last);
-                return Ok(Completion { text: last.text, truncated: last.truncated, model: last.model, ..total });
+                return Ok(Completion {
+                    text: last.text,
+                    truncated: truncated || last.truncated,
+                    model: last.model,
+                    ..total
+                });
             }
             if round == MAX_ROUNDS {
                 break;
@@ -98,6 +93,7 @@ impl Summariser<'_> {
                 .await?;
             for part in &parts {
                 add_usage(&mut total, part);
+                truncated |= part.truncated;
             }
             let before = tokens;
             (text, tokens) =
@@ -135,10 +131,29 @@ impl Summariser<'_> {
             ChatMessage { role: Role::System, content: self.prompt() },
             ChatMessage { role: Role::User, content: text },
         ];
+        let key = self.finished.key(&(&messages[0].content, &messages[1].content, max_tokens));
+        if let Some(finished) = self.finished.get(key) {
+            return Ok(finished);
+        }
         let max_tokens = Some(u32::try_from(max_tokens).unwrap_or(u32::MAX));
         let request = ChatRequest { messages, max_tokens, temperature: Some(TEMPERATURE) };
-        self.engine.complete(&request, &self.call).await
+        let completion = self.engine.complete(&request, &self.call).await?;
+        self.finished.keep(key, completion.clone());
+        Ok(completion)
     }
+}
+
+/// The text itself, if it is short and need not be translated.
+pub(crate) fn as_it_is(text: &str, engine: &dyn ChatEngine) -> Option<Completion> {
+    let text = text.trim();
+    let short = text.len() <= SHORTEST_BYTES && engine.count_tokens(text) <= SHORTEST_TOKENS;
+    short.then(|| Completion {
+        text: text.to_owned(),
+        truncated: false,
+        model: engine.model().to_owned(),
+        prompt_tokens: Some(0),
+        completion_tokens: Some(0),
+    })
 }
 
 /// Work on a text, on a thread that may take its time.
@@ -154,7 +169,7 @@ fn part_tokens(room: Room) -> usize {
     room.output.min((room.text / PART_SHARE).max(LEAST_PART_TOKENS))
 }
 
-fn add_usage(total: &mut Completion, part: &Completion) {
+pub(crate) fn add_usage(total: &mut Completion, part: &Completion) {
     let add = |total: Option<u64>, part: Option<u64>| Some(total? + part?);
     total.prompt_tokens = add(total.prompt_tokens, part.prompt_tokens);
     total.completion_tokens = add(total.completion_tokens, part.completion_tokens);
@@ -162,13 +177,17 @@ fn add_usage(total: &mut Completion, part: &Completion) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::room::tests::engine;
 
     #[tokio::test]
     async fn a_long_text_is_cut_beside_the_runtime_and_only_as_long_as_somebody_waits() {
         let language = Language::choose(Some("en"), "");
-        let summariser = Summariser { engine: &engine(512, 256), call: Call::default(), language: &language };
+        let (engine, finished) = (engine(512, 256), Finished::new(1, Duration::ZERO));
+        let summariser =
+            Summariser { engine: &engine, finished: &finished, call: Call::default(), language: &language };
         let text = "字".repeat(MAX_TEXT_BYTES / 3);
         // The runtime has one thread: a cut on it would be done before anybody could give up.
         let giving_up = async { summariser.call.cancellation.cancel() };

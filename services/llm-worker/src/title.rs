@@ -6,16 +6,14 @@ use jm_engines::{Call, ChatEngine, ChatRequest, Completion, EngineError};
 use jm_tasks::{ChatMessage, Role};
 
 use crate::{
-    cut,
+    cut, headline,
     language::{Asked, Language},
-    room::{MAX_RESTARTS, Room, halved},
+    room::{Room, halved, worth_half},
     summary::beside_the_runtime,
 };
 
 /// A title is found in the beginning of a text.
 const TITLE_TOKENS: usize = 2000;
-/// A longer title is none.
-const MAX_TITLE_CHARS: usize = 120;
 /// Close to the text, without being stiff.
 const TEMPERATURE: f32 = 0.3;
 
@@ -36,7 +34,7 @@ impl Titler<'_> {
             let (beginning, tokens) = self.beginning(text, budget).await?;
             // An engine that counts more tokens than we do gets less, as with summaries.
             match self.call_engine(&beginning, room.output).await {
-                Err(error) if error.is_too_long() && restarts < MAX_RESTARTS => {
+                Err(error) if worth_half(&error, restarts) => {
                     let Some(half) = halved(budget, tokens) else { return Err(error) };
                     restarts += 1;
                     budget = half;
@@ -67,26 +65,8 @@ impl Titler<'_> {
         let request = ChatRequest { messages, max_tokens, temperature: Some(TEMPERATURE) };
         let completion = self.engine.complete(&request, &self.call).await?;
         // Another time it may find one.
-        let text = title(&completion.text).ok_or_else(|| EngineError::retryable("the model found no title"))?;
+        let text =
+            headline::title(&completion.text).ok_or_else(|| EngineError::retryable("the model found no title"))?;
         Ok(Completion { text, ..completion })
-    }
-}
-
-/// The first line, without the decoration that models add in spite of being told.
-fn title(answer: &str) -> Option<String> {
-    let decoration: &[char] = &['"', '\'', '“', '”', '「', '」', '《', '》', '#', '*', ' ', '\t'];
-    let line = answer.lines().map(|line| line.trim_matches(decoration)).find(|line| !line.is_empty())?;
-    Some(line.chars().take(MAX_TITLE_CHARS).collect())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_title_is_the_first_line_without_decoration() {
-        assert_eq!(title("\n\n# \"Monday meeting\"\nbecause").as_deref(), Some("Monday meeting"));
-        assert_eq!(title("《周会》").as_deref(), Some("周会"));
-        assert_eq!(title(" \n "), None);
     }
 }

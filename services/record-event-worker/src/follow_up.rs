@@ -23,11 +23,8 @@ pub const MAX_PASSAGES: usize = 400;
 /// The longest text of a task, in bytes of JSON: what `llm-worker` summarises. It is some 400,000 English words.
 pub const MAX_TEXT_BYTES: usize = 2 * 1024 * 1024;
 
-/// The most turns of a transcription's task, which is what `asr-worker` takes: ten hours in which somebody else begins
-/// every two seconds. With the names' limit they are 10 MiB of JSON at most.
-pub const MAX_TURNS: usize = 20_000;
-
-/// The longest name of a speaker in a transcription's task, in bytes, as for `asr-worker`.
+/// The longest name of a speaker in a transcription's task, in bytes, as for `asr-worker`. With the turns' limit they are
+/// 10 MiB of JSON at most.
 pub const MAX_SPEAKER_BYTES: usize = 200;
 
 /// The most speakers of a transcription's task, as for `asr-worker`.
@@ -138,7 +135,7 @@ fn usable<'a>(record: &RecordId, turns: &'a [SpeakerTurn]) -> &'a [SpeakerTurn] 
 
 /// What is wrong with the turns, without a word of theirs.
 fn refusal(turns: &[SpeakerTurn]) -> Option<&'static str> {
-    if turns.len() > MAX_TURNS {
+    if turns.len() > SpeakerTurn::MAX_TURNS {
         return Some("too many turns");
     }
     let mut speakers = HashSet::new();

@@ -8,8 +8,6 @@ use jm_tasks::{Diarize, Diarized, SpeakerTurn, answer};
 
 /// As many as anybody can tell apart.
 const MAX_SPEAKERS: u32 = 100;
-/// What `asr-worker` takes: more turns in two hours are noise.
-const MAX_TURNS: usize = 20_000;
 
 /// Tells speakers apart. A recording that is too long for the engine is answered without turns and with the reason:
 /// a long meeting's transcript without speakers is better than none.
@@ -38,7 +36,7 @@ impl Handler<Diarize> for Diarizer {
         };
         let mut turns = diarization.turns;
         let mut speakers = name_by_appearance(&mut turns);
-        if turns.len() > MAX_TURNS || speakers > MAX_SPEAKERS {
+        if turns.len() > SpeakerTurn::MAX_TURNS || speakers > MAX_SPEAKERS {
             reason = Some(format!("the engine found {} turns of {speakers} speakers, which is noise", turns.len()));
             (turns, speakers) = (Vec::new(), 0);
         }

@@ -4,7 +4,7 @@ mod wire;
 
 use std::collections::{BTreeSet, HashMap};
 
-use self::wire::{Channel, Publish};
+use self::wire::Channel;
 pub(super) use self::wire::{Connection, Delivery};
 use super::message::Message;
 use crate::{
@@ -83,7 +83,7 @@ impl Ledger {
                 self.connections.entry(connection).or_default().process = process;
             }
             What::Published { connection, channel, number, id, dead, .. } => {
-                self.publish(connection, channel, number, Publish { id, dead });
+                self.publish(connection, channel, number, id, dead);
             }
             What::Confirmed { connection, channel, number, multiple, ok } => {
                 self.confirm(at, connection, channel, number, multiple, ok);

@@ -42,6 +42,10 @@ pub(super) struct ByProcess {
     /// By which connection the latest confirm came, and when.
     pub(super) confirmed_by: (u32, u64),
     pub(super) dead_confirmed: bool,
+    /// Confirmed copies by which it put the message back into its own queue instead of returning the delivery.
+    pub(super) copies_confirmed: u16,
+    /// Of these, those whose delivery has been acked since.
+    pub(super) copies_acked: u16,
     /// Where its latest delivery came by.
     pub(super) connection: u32,
     pub(super) channel: u16,

@@ -155,17 +155,22 @@ impl Checker {
     // --- 4, 5: at each settlement ---
 
     /// Invariant 4: An ack comes after the handler's success and after its answers' confirms, or after the confirm of the copy
-    /// among the dead letters; all of it in the process that acks.
+    /// among the dead letters, or of one that took its place in the queue; all of it in the process that acks.
     pub(super) fn ack_order(&mut self, at: u64, connection: u32, delivery: &Delivery, verdict: Verdict) {
         if verdict != Verdict::Ack {
             return;
         }
         let Some((process, _)) = self.ledger.process_of(connection) else { return };
         let id = delivery.id;
-        let by = self.ledger.messages.get(&id).map(|message| message.by(process)).unwrap_or_default();
         let answers = self.ledger.messages.get(&id.answer()).map(|answer| answer.by(process).confirms);
         let answered = id.is_answer() || answers.unwrap_or_default() > 0;
+        let Some(message) = self.ledger.messages.get_mut(&id) else { return };
+        let by = message.by_mut(process);
         if by.dead_confirmed || by.successes > 0 && answered {
+            return;
+        }
+        if by.copies_acked < by.copies_confirmed {
+            by.copies_acked += 1;
             return;
         }
         let missing = if by.successes == 0 { "its handler's success" } else { "its answer's confirm" };
@@ -185,7 +190,8 @@ impl Checker {
 
     /// 5 as well: the broker closes a channel with 406 for a settlement that it cannot place.
     pub(super) fn closed_for_a_reason(&mut self, at: u64, connection: u32, channel: u16, code: u16, by_broker: bool) {
-        if by_broker && code == PRECONDITION_FAILED {
+        // A worker learns its queue's type from a refusal.
+        if by_broker && code == PRECONDITION_FAILED && self.ledger.was_used(connection, channel) {
             self.findings.add(Invariant::OneSettlement, at, None, || {
                 format!("connection {connection}, channel {channel} was closed by the broker with {code}")
             });

@@ -203,6 +203,14 @@ fn an_answer_that_is_never_confirmed_is_a_lost_message_too() {
 }
 
 #[test]
+fn a_refused_question_is_no_settlement_gone_wrong() {
+    let id = answering(Queue::Work);
+    let mut history = History::of(Queue::Work);
+    history.add(What::Closed { connection: CONSUMING, channel: 2, code: 406, by_broker: true });
+    assert_eq!(broken(&history.published(id).done(id, 1).end()), []);
+}
+
+#[test]
 fn a_second_settlement_is_found() {
     let id = answering(Queue::Work);
     let verdict = History::of(Queue::Work).published(id).done(id, 1).settled(1, Settlement::Ack).end();
@@ -270,6 +278,27 @@ fn a_message_that_could_be_done_is_no_dead_letter() {
     history.published(id).delivered(id, 1).written(id, true, 1).confirmed(1).settled(1, Settlement::Ack);
     let verdict = history.add(What::Dead { queue: Queue::Work, id, intact: true, poison: false }).end();
     assert_eq!(broken(&verdict), [Invariant::DeadLettersWhole]);
+}
+
+#[test]
+fn a_copy_takes_a_messages_place_in_its_queue_once_it_is_confirmed() {
+    let id = answering(Queue::Work);
+    let returned = |early: bool, copies: u64| {
+        let mut history = History::of(Queue::Work);
+        history.published(id).delivered(id, 1).run(id, 1, Outcome::Retryable);
+        if early {
+            history.settled(1, Settlement::Ack);
+        }
+        (1..=copies).for_each(|number| _ = history.written(id, false, number).confirmed(number));
+        if !early {
+            history.settled(1, Settlement::Ack);
+        }
+        broken(&history.done(id, 9).end())
+    };
+    assert_eq!(returned(false, 1), []);
+    assert_eq!(returned(true, 1), [Invariant::AckLast]);
+    assert_eq!(returned(false, 0), [Invariant::RepeatsExplained, Invariant::AckLast]);
+    assert_eq!(returned(false, 2), [Invariant::RepeatsExplained]);
 }
 
 #[test]

@@ -192,10 +192,11 @@ fn topology(inspection: &Inspection<'_>, findings: &[Finding], is_blocked: bool)
         if let Some(first) = in_state(State::Unknown).next() {
             let text =
                 format!("{unknown} of {} not known: {} {}: {}", of_kind.len(), first.object, first.name, first.text);
-            let remedy = match inspection.management {
-                None => Remedy::command("jm topology check --management http://host:15672"),
-                Some(_) => Remedy::command("jm topology check"),
+            let more = match inspection.management {
+                None => "jm topology check --management http://host:15672",
+                Some(_) => "jm topology check",
             };
+            let remedy = first.mend.clone().unwrap_or_else(|| Remedy::command(more));
             checks.push(Check::unknown(check, text, remedy));
         }
     }

@@ -30,12 +30,10 @@ const OBJECT: &str = "permission";
 pub(super) async fn inspect(inspection: &Inspection<'_>, worker: &ConfiguredWorker) -> Result<Finding, Failure> {
     let name = format!("{} ({})", worker.rabbitmq.name, worker.worker.name);
     if is_not_configured(inspection, worker) {
-        let text = format!(
-            "rabbitmq.name of {} is not configured here, so that its rights are not known; JM_RABBITMQ__NAME and \
-             JM_RABBITMQ__PASSWORD with --worker, as the worker has them, tell",
-            worker.worker.name
-        );
-        return Ok(Finding::new(OBJECT, worker.worker.name, State::Unknown, text));
+        let name = worker.worker.name;
+        let remedy = format!("rabbitmq.name and rabbitmq.password in {name}.yaml, as the worker has them");
+        let text = "the worker's user is not configured here: rabbitmq.name";
+        return Ok(Finding::new(OBJECT, name, State::Unknown, text).mended_by(remedy));
     }
     let mut options = inspection.operator.configuration.rabbitmq.clone();
     options.name.clone_from(&worker.rabbitmq.name);

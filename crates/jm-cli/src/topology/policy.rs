@@ -44,21 +44,20 @@ pub(super) async fn inspect(inspection: &Inspection<'_>, worker: &ConfiguredWork
         match management.queue(name).await {
             Err(untold) => findings.push(finding(name, State::Unknown, untold.to_string())),
             Ok(None) => {}
-            Ok(Some(info)) => match &info.effective_policy_definition {
-                None => {
-                    let text =
-                        "the management API reports a new queue's policy with its next statistics, in some seconds";
-                    findings.push(finding(name, State::Unknown, text.to_owned()));
+            // What a quorum queue drops depends on its policy, which is reported some seconds after the queue itself.
+            Ok(Some(QueueInfo { effective_policy_definition: None, kind: Some(kind), .. })) if kind == "quorum" => {
+                let text = "a new queue's policy is reported with its next statistics, in some seconds".to_owned();
+                findings.push(finding(name, State::Unknown, text));
+            }
+            Ok(Some(info)) => {
+                let policy = &info.effective_policy_definition.clone().unwrap_or_default();
+                let judged = Judged { inspection, worker, queue: name, is_dead, info: &info, policy };
+                findings.extend(judged.losing());
+                findings.extend(judged.delivery_limit());
+                if !is_dead && !worker.keeps_dead_letters() {
+                    findings.push(judged.dead_lettering());
                 }
-                Some(policy) => {
-                    let judged = Judged { inspection, worker, queue: name, is_dead, info: &info, policy };
-                    findings.extend(judged.losing());
-                    findings.extend(judged.delivery_limit());
-                    if !is_dead && !worker.keeps_dead_letters() {
-                        findings.push(judged.dead_lettering());
-                    }
-                }
-            },
+            }
         }
     }
     if findings.is_empty() {

@@ -21,7 +21,7 @@ use crate::{
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// Whether this broker counts a `basic.nack`, and whether it knows a delivery limit of -1.
-async fn broker() -> (bool, bool) {
+pub(crate) async fn broker() -> (bool, bool) {
     let version = node().await.unwrap().version().await.unwrap();
     let numbers: Vec<u32> = version.split('.').filter_map(|number| number.parse().ok()).collect();
     ((numbers[0], numbers[1]) < (4, 3), numbers[0] >= 4)
@@ -153,9 +153,10 @@ async fn what_is_not_chosen_is_still_there_with_all_that_it_had_however_often_ot
         } else {
             &["dead", "drop", QUEUE, "-y", "--kind", "exhausted"]
         };
-        let taken = says(&vhost, command).await;
-        assert_eq!((taken.code, taken.err.as_str()), (0, ""), "round {round}: {taken:?}");
-        assert!(taken.out.starts_with("1 "), "round {round}: {taken:?}");
+        // A quorum queue's own count of its messages may be some milliseconds old.
+        let take = async || Ok(says(&vhost, command).await);
+        let taken = crate::ground::told_at_last(take, |taken| taken.out.starts_with("1 ")).await.unwrap();
+        assert!(taken.code == 0 && taken.out.starts_with("1 "), "round {round}: {taken:?}");
         waits(&vhost, 1).await;
     }
     let left = vhost.take_all(DEAD).await.unwrap();

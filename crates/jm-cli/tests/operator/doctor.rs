@@ -38,6 +38,7 @@ async fn a_broker_with_all_queues_is_well_and_its_version_says_what_follows() ->
     let version = node().await?.version().await?;
     assert!(broker.starts_with(&format!("RabbitMQ {version} on jm")) && broker.contains(&vhost.user), "{broker}");
     let limits = match version.split('.').next() {
+        _ if version.starts_with("4.3") => "20 times, requeues not counted; messages up to 16 MiB",
         Some("3") => "no delivery limit; messages up to 128 MiB",
         _ => "quorum queues give a message out 20 times; messages up to 16 MiB",
     };
@@ -154,5 +155,24 @@ async fn a_database_is_looked_into_and_never_made() -> Result<()> {
     };
     record_event_worker::Store::open(&options).await?.close().await;
     assert_eq!(look().await?, ("ok".to_owned(), "SQLite answers, and has the records' tables".to_owned()));
+    Ok(())
+}
+
+#[tokio::test]
+async fn the_sum_and_the_failures_come_first_and_each_remedy_once() -> Result<()> {
+    let vhost = vhost().await?;
+    let told = said(jm_at(&vhost), ["doctor"]).await?;
+    assert_eq!(told.code, 1, "no queue is there: {told:?}");
+    let mut lines = told.out.lines();
+    let sum = lines.next().context("a sum")?;
+    assert!(sum.contains(" fail, ") && !sum.starts_with('0') && sum.ends_with(" ok"), "{told:?}");
+    let order = ["fail", "warn", "unknown", "ok"];
+    let states: Vec<usize> =
+        lines.filter_map(|line| order.iter().position(|state| line.split(' ').next() == Some(*state))).collect();
+    assert!(states.is_sorted() && states.first() == Some(&0), "{states:?}: {told:?}");
+    assert_eq!(told.out.matches("-> jm topology apply\n").count(), 1, "{told:?}");
+    assert!(!told.out.contains("missing"), "{told:?}");
+    // A command's quoted word is on one line.
+    assert!(told.out.contains("'application:get_env(rabbit, consumer_timeout).'"), "{told:?}");
     Ok(())
 }

@@ -25,7 +25,7 @@ fn with(mut command: Command, name: &str, value: &str) -> Command {
 async fn a_terminal_has_colours_for_what_is_bad_and_for_headings() {
     let vhost = vhost().await;
     let seen = Terminal::start(jm_at(&vhost), &["status"], SIZE).unwrap().end().await.unwrap();
-    assert_eq!(seen.code, 0, "{:?}", seen.lines());
+    assert_eq!(seen.code, 1, "{:?}", seen.lines());
     let missing = cell_of(&seen.screen, "missing").unwrap();
     assert!(missing.fgcolor() == Color::Idx(9) || missing.fgcolor() == Color::Idx(1), "{:?}", missing.fgcolor());
     assert!(missing.bold());

@@ -170,3 +170,102 @@ async fn what_could_not_be_put_back_from_a_file_is_tried_by_the_next_run() {
     assert_eq!((all.code, all.out.as_str()), (0, "2 put back\n"), "{all:?}");
     assert_eq!(ids(&vhost, QUEUE).await, ["a", "b"]);
 }
+
+/// What the process asks of the kernel, in its order: the file and its folder are synced before the first ack is sent.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copy_is_on_the_disk_with_its_name_before_its_message_is_settled() {
+    let vhost = vhost().await;
+    leave(&vhost, [dead("a")]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (file, trace) = (folder.path().join("saved.jsonl"), folder.path().join("trace"));
+    let mut command = Command::new("strace");
+    let jm = jm_at(&vhost);
+    let variables = jm.as_std().get_envs().filter_map(|(name, value)| Some((name, value?)));
+    command.env_clear().envs(variables).stdin(Stdio::null()).kill_on_drop(true);
+    let calls = "trace=fsync,fdatasync,write,writev,sendto,sendmsg";
+    command.args(["-f", "-y", "-s", "64", "-xx", "-e", calls, "-o"]).arg(&trace).arg(env!("CARGO_BIN_EXE_jm"));
+    command.args(["dead", "drop", QUEUE, "-y", "--save"]).arg(&file);
+    let dropped = said(command, [""; 0]).await;
+    assert_eq!(dropped.code, 0, "{dropped:?}");
+    let trace = fs::read_to_string(&trace).unwrap();
+    let escaped = |path: &Path| {
+        path.as_os_str().as_encoded_bytes().iter().map(|byte| format!("\\x{byte:02x}")).collect::<String>()
+    };
+    let place = |words: &dyn Fn(&str) -> bool| trace.lines().position(words);
+    let synced = |path: &Path| {
+        let name = format!("<{}>", escaped(path));
+        place(&|line| line.contains("sync(") && line.contains(&name))
+    };
+    // basic.ack: a frame of a method, class 60, method 80.
+    let acked = place(&|line| line.contains(r"\x00\x3c\x00\x50")).expect("an ack");
+    let (of_file, of_folder) = (synced(&file).expect("the file"), synced(folder.path()).expect("the folder"));
+    assert!(of_file < acked && of_folder < acked, "{of_file}, {of_folder}, {acked}: {trace}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_empty_file_is_left_where_nothing_was_saved() {
+    let vhost = vhost().await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("saved.jsonl");
+    let dropped = said(jm_at(&vhost), ["dead", "drop", QUEUE, "-y", "--save", file.to_str().unwrap()]).await;
+    assert_eq!(dropped.code, 0, "{dropped:?}");
+    assert!(!file.exists());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_put_back_is_noted_behind_no_symbolic_link_and_read_from_no_pipe() {
+    let vhost = vhost().await;
+    leave(&vhost, [dead("a")]).await;
+    let folder = tempfile::tempdir().unwrap();
+    let (file, done, target) =
+        (folder.path().join("s.jsonl"), folder.path().join("s.jsonl.done"), folder.path().join("target"));
+    let path = file.to_str().unwrap();
+    assert_eq!(said(jm_at(&vhost), ["dead", "drop", QUEUE, "-y", "--save", path]).await.code, 0);
+    fs::write(&target, "").unwrap();
+    std::os::unix::fs::symlink(&target, &done).unwrap();
+    let refused = said(jm_at(&vhost), ["dead", "replay", "--from", path]).await;
+    assert_eq!((refused.code, refused.err.lines().count()), (74, 1), "{refused:?}");
+    assert!(refused.err.contains("a symbolic link"), "{refused:?}");
+    assert_eq!(fs::read_to_string(&target).unwrap(), "");
+    fs::remove_file(&done).unwrap();
+
+    let pipe = folder.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRUSR).unwrap();
+    for place in [pipe.to_str().unwrap(), folder.path().to_str().unwrap(), "/dev/zero"] {
+        let from = said(jm_at(&vhost), ["dead", "replay", "--from", place]);
+        let refused = tokio::time::timeout(LIMIT, from).await.expect("it does not wait for a writer");
+        assert_eq!((refused.code, refused.err.lines().count()), (66, 1), "{refused:?}");
+        assert!(refused.err.contains("no regular file"), "{refused:?}");
+    }
+    let back = said(jm_at(&vhost), ["dead", "replay", "--from", path]).await;
+    assert_eq!((back.code, back.out.as_str()), (0, "1 put back\n"), "{back:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_from_a_file_and_a_body_that_never_comes_obey_sigterm() {
+    let vhost = vhost().await;
+    leave(&vhost, ["a", "b", "c"].map(dead)).await;
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("s.jsonl");
+    let path = file.to_str().unwrap();
+    assert_eq!(said(jm_at(&vhost), ["dead", "drop", QUEUE, "-y", "--save", path]).await.code, 0);
+    let mut jm = started(jm_at(&vhost), &["dead", "replay", "--from", path, "--rate", "0.001"]);
+    arrived(&vhost, 1).await;
+    signal(&jm, Signal::SIGTERM);
+    assert_eq!(tokio::time::timeout(LIMIT, jm.wait()).await.unwrap().unwrap().code(), Some(143));
+
+    let mut command = jm_at(&vhost);
+    command.stdin(Stdio::piped());
+    let mut jm = started(command, &["publish", "llm.chat", "-"]);
+    // It catches signals once it runs; before that one ends it as well.
+    let ended = async {
+        loop {
+            signal(&jm, Signal::SIGTERM);
+            if let Ok(status) = tokio::time::timeout(Duration::from_millis(200), jm.wait()).await {
+                return status.unwrap();
+            }
+        }
+    };
+    let status = tokio::time::timeout(LIMIT, ended).await.expect("it waits for a body");
+    assert!(status.code() == Some(143) || std::os::unix::process::ExitStatusExt::signal(&status) == Some(15));
+}

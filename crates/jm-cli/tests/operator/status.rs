@@ -3,7 +3,7 @@
 use std::{process::Stdio, time::Duration};
 
 use anyhow::{Context as _, Result};
-use jm_testkit::Vhost;
+use jm_testkit::{RabbitNode, Vhost};
 use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable},
@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use crate::{
-    ground::{jm_with_management, vhost},
+    ground::{PLUGIN, jm_with_management, monitoring_on, told_at_last, vhost},
     support::{assert_plain_and_narrow, jm_at, said},
 };
 
@@ -44,11 +44,13 @@ async fn prepared() -> Result<Vhost> {
 async fn the_keys_are_stable_and_what_amqp_does_not_tell_is_null_and_said() -> Result<()> {
     let vhost = prepared().await?;
     let answer = said(jm_at(&vhost), ["status", "jm.asr", "--json"]).await?;
-    assert_eq!((answer.code, answer.err.as_str()), (0, ""), "{answer:?}");
+    assert_eq!((answer.code, answer.err.as_str()), (1, ""), "nobody consumes: {answer:?}");
     assert_eq!(
         answer.json()?,
         json!({
             "vhost": vhost.name,
+            "alarms": [],
+            "problems": ["jm.asr: 3 ready and no consumer; start asr-worker"],
             "queues": [{
                 "queue": "jm.asr",
                 "worker": "asr-worker",
@@ -82,26 +84,36 @@ async fn a_look_at_the_oldest_dead_letter_leaves_all_in_their_places() -> Result
 }
 
 #[tokio::test]
-async fn a_quorum_queue_is_not_looked_into_since_it_counts_looks() -> Result<()> {
+async fn a_queue_that_counts_looks_is_not_looked_into() -> Result<()> {
     let vhost = vhost().await?;
+    if crate::counting::broker().await.0 {
+        looks_are_counted(&vhost).await?;
+    }
+    Ok(())
+}
+
+async fn looks_are_counted(vhost: &Vhost) -> Result<()> {
+    vhost.set_policy("limit", r"^jm\.asr\.dead$", r#"{"delivery-limit": 20}"#).await?;
     let mut quorum = FieldTable::default();
     quorum.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
     vhost.declare_queue_with("jm.asr.dead", true, quorum).await?;
     vhost.publish("jm.asr.dead", dead_letter("timeout", FAILED_AT), b"first").await?;
-    for command in [jm_at(&vhost), jm_with_management(&vhost).await?] {
+    for command in [jm_at(vhost), jm_with_management(vhost).await?] {
         let answer = said(command, ["status", "jm.asr", "--json"]).await?.json()?;
         assert_eq!(answer["queues"][0]["oldest_dead_letter"], Value::Null, "{answer:#}");
         assert!(
-            answer["notes"][0].as_str().is_some_and(|note| note.starts_with("jm.asr.dead is quorum: ")),
+            answer["notes"][0]
+                .as_str()
+                .is_some_and(|note| note.starts_with("oldest is not looked at: `jm.asr.dead`: ")),
             "{answer:#}"
         );
     }
     // Watched, it is said each time, although nothing has changed.
-    let mut jm = jm_at(&vhost).args(["status", "--watch=1", "--json", "jm.asr"]).stdout(Stdio::piped()).spawn()?;
+    let mut jm = jm_at(vhost).args(["status", "--watch=1", "--json", "jm.asr"]).stdout(Stdio::piped()).spawn()?;
     let mut lines = BufReader::new(jm.stdout.take().context("its output")?).lines();
     for round in 0..2 {
         let line = tokio::time::timeout(Duration::from_secs(30), lines.next_line()).await??.context("a line")?;
-        assert!(line.contains("jm.asr.dead is quorum: "), "round {round}: {line}");
+        assert!(line.contains("oldest is not looked at: "), "round {round}: {line}");
     }
     jm.kill().await?;
     let taken = vhost.take_all("jm.asr.dead").await?;
@@ -113,8 +125,10 @@ async fn a_quorum_queue_is_not_looked_into_since_it_counts_looks() -> Result<()>
 async fn a_queue_that_does_not_exist_is_missing_and_is_not_created() -> Result<()> {
     let vhost = vhost().await?;
     let answer = said(jm_at(&vhost), ["status"]).await?;
-    assert_eq!(answer.code, 0);
+    assert_eq!(answer.code, 1, "{answer:?}");
     assert_eq!(answer.out.matches("missing").count(), 5, "{answer:?}");
+    assert!(answer.out.contains("\njm.coreRecordEvent: does not exist; record-event-worker creates it"), "{answer:?}");
+    assert_plain_and_narrow(&answer.out, "status");
     assert!(!vhost.queue_exists("jm.asr").await? && !vhost.queue_exists("jm.asr.dead").await?);
     Ok(())
 }
@@ -155,7 +169,7 @@ async fn the_management_api_tells_the_rest_and_its_absence_is_said() -> Result<(
     let mut command = jm_at(&vhost);
     command.env("JM_MANAGEMENT__URL", "http://127.0.0.1:1");
     let answer = said(command, ["status", "jm.asr", "--json"]).await?;
-    assert_eq!(answer.code, 0, "what AMQP tells is told all the same: {answer:?}");
+    assert_eq!(answer.json()?["queues"][0]["ready"], 3, "what AMQP tells is told all the same: {answer:?}");
     let note = answer.json()?["notes"][0].as_str().context("a note")?.to_owned();
     assert!(note.starts_with("the management API at http://127.0.0.1:1: "), "{note}");
     assert!(!answer.out.contains(&vhost.password), "{answer:?}");
@@ -188,5 +202,45 @@ async fn colour_comes_only_where_it_is_asked_for_or_on_a_terminal() -> Result<()
     assert!(!said(jm_at(&vhost), ["status", "--color", "never"]).await?.out.contains('\u{1b}'));
     let json = said(jm_at(&vhost), ["status", "--color", "always", "--json"]).await?;
     assert!(!json.out.contains('\u{1b}'), "{json:?}");
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_alarm_comes_first_and_is_found_with_the_management_api_and_without() -> Result<()> {
+    let node = RabbitNode::builder().plugin(PLUGIN).config_line("collect_statistics_interval = 1000").start().await?;
+    let vhost = node.vhost().await?;
+    monitoring_on(&node, &vhost.user).await?;
+    said(jm_at(&vhost), ["topology", "apply"]).await?;
+    let url = format!("http://127.0.0.1:{}", node.http_port(PLUGIN).context("a port")?);
+    let with_management = || {
+        let mut command = jm_at(&vhost);
+        command.env("JM_MANAGEMENT__URL", &url);
+        command
+    };
+    for command in [jm_at(&vhost), with_management()] {
+        let calm = said(command, ["status"]).await?;
+        assert_eq!(calm.code, 0, "{calm:?}");
+    }
+    node.memory_alarm(true).await?;
+    let told = told_at_last(async || said(with_management(), ["status"]).await, |said| said.code == 1).await?;
+    assert!(
+        told.out.starts_with("ALARM ") && told.out.lines().next().is_some_and(|line| line.contains("memory alarm"))
+    );
+    let told = said(jm_at(&vhost), ["status", "--json"]).await?;
+    assert_eq!(told.code, 1, "{told:?}");
+    assert_eq!(told.json()?["alarms"], json!(["publishers are blocked: low on memory"]));
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_dead_letter_queue_that_is_missing_and_tasks_without_a_consumer_are_marked() -> Result<()> {
+    let vhost = prepared().await?;
+    vhost.delete_queue("jm.asr.dead").await?;
+    let told = said(jm_at(&vhost), ["status", "jm.asr"]).await?;
+    assert_eq!(told.code, 1, "{told:?}");
+    let lines: Vec<&str> = told.out.lines().collect();
+    assert!(lines.iter().any(|line| line.starts_with("jm.asr.dead: does not exist; ")), "{told:?}");
+    assert!(lines.contains(&"jm.asr: 3 ready and no consumer; start asr-worker"), "{told:?}");
+    assert!(lines.iter().any(|line| line.starts_with("jm.asr ") && line.contains("missing")), "{told:?}");
     Ok(())
 }

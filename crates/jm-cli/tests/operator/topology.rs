@@ -13,7 +13,7 @@ use tokio::process::Command;
 use self::planted::{PLANTED, Plant, Planted};
 use crate::{
     ground::{jm_with_management, node, told_at_last, vhost},
-    support::{Said, assert_plain_and_narrow, jm_at, said},
+    support::{Said, assert_plain_and_narrow, jm, jm_at, said},
 };
 
 const QUEUE: &str = "jm.asr";
@@ -194,5 +194,98 @@ async fn the_keys_of_a_check_are_stable_and_its_table_fits() -> Result<()> {
         assert_eq!(table.code, 0, "{table:?}");
         assert_plain_and_narrow(&table.out, "topology check");
     }
+    Ok(())
+}
+
+/// Another user than jm's own: the one that the command is for.
+#[tokio::test]
+async fn a_remedy_gives_a_worker_what_it_needs_and_jms_own_user_nothing() -> Result<()> {
+    let vhost = vhost().await?;
+    said(jm_at(&vhost), ["topology", "apply"]).await?;
+    let (viewer, folder) = (format!("viewer-of-{}", vhost.name), tempfile::tempdir()?);
+    vhost.add_user(&viewer, "x").await?;
+    vhost.set_permissions(&viewer, "^$", "^$", "^$").await?;
+    vhost.set_permissions(&vhost.user, "^jm\\.", "^amq\\.default$", "^jm\\.").await?;
+    // As the environment of jm-viewer: it is taken for the workers' user.
+    for command in [["doctor", "--json"], ["topology", "diff"]] {
+        let mut jm = jm_at(&vhost);
+        jm.env("JM_RABBITMQ__NAME", &viewer).env("JM_RABBITMQ__PASSWORD", "x");
+        let told = said(jm, command).await?;
+        assert!(!told.out.contains("set_permissions"), "{told:?}");
+        assert!(told.out.contains("is jm's own user here"), "{told:?}");
+    }
+    // jm has its own in jm.yaml, and the worker's user is configured.
+    let own = serde_json::json!({ "rabbitmq": { "name": viewer, "password": "x" } });
+    std::fs::write(folder.path().join("jm.yaml"), own.to_string())?;
+    let workers = serde_json::json!({ "rabbitmq": { "name": vhost.user, "password": vhost.password } });
+    std::fs::write(folder.path().join("default.yaml"), workers.to_string())?;
+    let with_files = |arguments: &[&str]| {
+        let mut jm = jm();
+        jm.env("JM_CONFIG", folder.path());
+        jm.env("JM_RABBITMQ__PORT", vhost.port.to_string()).env("JM_RABBITMQ__VHOST", &vhost.name);
+        jm.args(arguments);
+        jm
+    };
+    let told = said(with_files(&["topology", "diff", "--worker", "asr-worker", "--json"]), [""; 0]).await?;
+    let found = finding(&told.json()?, "permission", "").cloned().context("a finding")?;
+    let mend = found["mend"].as_str().unwrap_or_default();
+    let rights = r"'^(jm\.asr|jm\.asr\.dead|jm\.coreRecordEvent)$' '^(amq\.default|jm\.asr|jm\.asr\.dead|jm\.coreRecordEvent)$' '^(jm\.asr|jm\.coreRecordEvent)$'";
+    assert_eq!(mend, format!("rabbitmqctl set_permissions --vhost {} {} {rights}", vhost.name, vhost.user), "{found}");
+
+    // Only jm's user is configured, as docs/jm.md has it: nobody logs in as guest.
+    std::fs::write(folder.path().join("default.yaml"), "{}")?;
+    let before = node().await?.log()?.matches("guest").count();
+    let told = said(with_files(&["doctor", "--json"]), [""; 0]).await?;
+    assert!(told.out.contains("the worker's user is not configured here"), "{told:?}");
+    assert_eq!(node().await?.log()?.matches("guest").count(), before);
+    Ok(())
+}
+
+#[tokio::test]
+async fn policies_are_judged_by_what_they_do_on_this_broker() -> Result<()> {
+    let vhost = vhost().await?;
+    let (_, has_limit) = crate::counting::broker().await;
+    said(jm_at(&vhost), ["topology", "apply"]).await?;
+    for queue in [QUEUE, DEAD] {
+        vhost.delete_queue(queue).await?;
+        let mut quorum = FieldTable::default();
+        quorum.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+        vhost.declare_queue_with(queue, true, quorum).await?;
+    }
+    vhost.bind(QUEUE, QUEUE, QUEUE).await?;
+    let ask = async || {
+        let mut command = jm_with_management(&vhost).await?;
+        // They are quorum queues as in k8s/components/rabbitmq, where the workers' declarations make them.
+        command.env("JM_CONSUMER__DECLARE", "check");
+        said(command, ["topology", "check", "--worker", "asr-worker", "--json"]).await
+    };
+    let states = |said: &Said| -> Vec<(String, String)> {
+        let answer = said.json().unwrap_or_default();
+        let findings = answer["findings"].as_array().into_iter().flatten();
+        let policies = findings.filter(|finding| finding["object"] == "policy");
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        policies.map(|finding| (text(&finding["name"]), text(&finding["state"]))).collect()
+    };
+    let of = |wanted: &[(&str, &str)]| -> Vec<(String, String)> {
+        wanted.iter().map(|(name, state)| ((*name).to_owned(), (*state).to_owned())).collect()
+    };
+    // Without any: RabbitMQ 4 drops what is returned more than 20 times, RabbitMQ 3 drops nothing.
+    let wanted = if has_limit { of(&[(QUEUE, "differs"), (DEAD, "differs")]) } else { of(&[(QUEUE, "ok")]) };
+    let told = told_at_last(ask, |said| states(said) == wanted).await?;
+    assert_eq!(states(&told), wanted, "{told:?}");
+    if has_limit {
+        let text = told.json()?.to_string();
+        let mend = r#"rabbitmqctl set_policy --vhost VHOST jm.dead '^jm\\..+\\.dead$' '{\"delivery-limit\":-1}' --apply-to queues"#;
+        assert!(text.contains(&mend.replace("VHOST", &vhost.name)), "{text}");
+    }
+    // As k8s/components/rabbitmq has them: nothing to say.
+    let shipped = r#"{"delivery-limit": 20, "dead-letter-exchange": "", "dead-letter-routing-key": "jm.asr.dead",
+        "dead-letter-strategy": "at-least-once", "overflow": "reject-publish"}"#;
+    vhost.set_policy(QUEUE, r"^jm\.asr$", shipped).await?;
+    if has_limit {
+        vhost.set_policy("jm.dead", r"^jm\..+\.dead$", r#"{"delivery-limit": -1}"#).await?;
+    }
+    let told = told_at_last(ask, |said| states(said) == of(&[(QUEUE, "ok")])).await?;
+    assert_eq!(states(&told), of(&[(QUEUE, "ok")]), "{told:?}");
     Ok(())
 }

@@ -52,6 +52,7 @@ fn call() -> Journey {
         vectors: vec![vec![0.5, -0.25, 0.125, 1.0, 2.0]; 2],
         dimensions: 5,
         model: "e5".into(),
+        split: Vec::new(),
     });
     view.summary = Some(Completed {
         record_id: None,
@@ -59,6 +60,7 @@ fn call() -> Journey {
         task: LlmTask::Summarize,
         text: "It is about nothing. ".repeat(10),
         language: Some("en".into()),
+        written_in: None,
         truncated: true,
         model: "llm".into(),
         prompt_tokens: None,

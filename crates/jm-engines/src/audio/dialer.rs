@@ -14,7 +14,7 @@ use object_store::{
 };
 use reqwest::StatusCode;
 
-use crate::http::status::retry_after;
+use super::status::retry_after;
 
 /// Sends the requests for one object, and keeps what the store answered if it was no success.
 ///

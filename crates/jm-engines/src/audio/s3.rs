@@ -16,13 +16,14 @@ use super::{
     dialer::{Dialer, Refusal},
     options::{S3Options, given},
     resolver::{AllowedHosts, Lookup, NotPublic, PublicOnly},
+    status::classify,
     web::{append, reserved},
 };
 use crate::{
     error::{EngineError, ErrorClass},
     http::{
-        client::{CONNECT_TIMEOUT, USER_AGENT, causes, install_tls_provider, shown},
-        status::classify,
+        client::{CONNECT_TIMEOUT, USER_AGENT, causes, install_tls_provider},
+        dialect::refusal::shown,
     },
     options::refused,
 };
@@ -124,7 +125,7 @@ fn answered(refusal: Refusal) -> EngineError {
         300..=399 => "the store redirects, which is not followed",
         _ => "the store answered with an error",
     };
-    EngineError::new(class, format!("{said} ({})", shown(refusal.status)))
+    EngineError::new(class, format!("{said} ({})", shown(refusal.status.as_u16())))
 }
 
 /// No answer. The library's own words stay out: they quote keys' names and signatures.

@@ -9,12 +9,13 @@ use url::{Host, Url};
 use super::{
     address::is_public,
     resolver::{AllowedHosts, Lookup, NotPublic, PublicOnly},
+    status::{classify, retry_after},
 };
 use crate::{
     error::{EngineError, ErrorClass},
     http::{
-        client::{CONNECT_TIMEOUT, USER_AGENT, causes, install_tls_provider, shown},
-        status::{classify, retry_after},
+        client::{CONNECT_TIMEOUT, USER_AGENT, causes, install_tls_provider},
+        dialect::refusal::shown,
     },
     options::refused,
 };
@@ -57,7 +58,7 @@ impl Web {
             let location = answer.headers().get(LOCATION).and_then(|location| location.to_str().ok());
             let location = location.and_then(|location| url.join(location).ok());
             url = location.ok_or_else(|| {
-                EngineError::permanent(format!("{} without an address to go to", shown(answer.status())))
+                EngineError::permanent(format!("{} without an address to go to", shown(answer.status().as_u16())))
             })?;
         }
         Err(EngineError::permanent(format!("more than {MAX_REDIRECTS} redirects")))
@@ -95,7 +96,7 @@ impl Web {
             let class = classify(status.as_u16(), retry_after(answer.headers(), SystemTime::now()));
             // The URL itself is the right to read (it may be signed, for a time): nobody can mend a key.
             let class = if class == ErrorClass::Operator { ErrorClass::Permanent } else { class };
-            return Err(EngineError::new(class, shown(status)));
+            return Err(EngineError::new(class, shown(status.as_u16())));
         }
         let announced = answer.content_length();
         let mut file = reserved(announced, self.max_bytes)?;

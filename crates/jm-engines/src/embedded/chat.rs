@@ -40,7 +40,7 @@ use crate::{
     engine::{ChatEngine, ChatRequest, Completion, EngineFuture},
     error::EngineError,
     options::EngineOptions,
-    thoughts::without_thoughts,
+    reasoning::{Reasoned, without_reasoning},
 };
 
 /// What `general.architecture` may be.
@@ -130,11 +130,13 @@ impl Model {
         let Self { transformer, vocabulary, .. } = self;
         let answer =
             Writer { transformer, vocabulary, temperature: request.temperature, limit }.write(&prompt, stop)?;
-        let text = match without_thoughts(&answer.text) {
-            None if answer.truncated => return Err(self.cut_off_thinking(limit)),
-            // The model has ended its answer with a thought.
-            None | Some("") => return Err(EngineError::permanent("messages: the model has no answer to them")),
-            Some(text) => text.to_owned(),
+        let text = match without_reasoning(&answer.text) {
+            Reasoned::Unfinished if answer.truncated => return Err(self.cut_off_thinking(limit)),
+            // The model has ended its answer while it reasoned.
+            Reasoned::Unfinished | Reasoned::Answer { text: "", .. } => {
+                return Err(EngineError::permanent("messages: the model has no answer to them"));
+            }
+            Reasoned::Answer { text, .. } => text.to_owned(),
         };
         Ok(Completion {
             text,

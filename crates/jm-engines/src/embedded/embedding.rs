@@ -86,7 +86,7 @@ impl EmbeddedEmbedding {
         };
         let (model, prefix, texts) = (self.model.clone(), prefix.clone(), texts.to_vec());
         let vectors = self.compute.run(call, move |stop| model.vectors(&prefix, &texts, stop)).await?;
-        Ok(Embeddings { vectors, model: self.name.clone() })
+        Ok(Embeddings { vectors, model: self.name.clone(), pieces: Vec::new() })
     }
 }
 

@@ -1,32 +1,32 @@
 //! The one HTTP client of an engine: key, deadline, limit for the answer, and errors without secrets.
 
-use std::{
-    error::Error as StdError,
-    fmt,
-    time::{Duration, SystemTime},
-};
+use std::{borrow::Cow, collections::BTreeMap, error::Error as StdError, fmt, time::Duration};
 
 use bytes::{Bytes, BytesMut};
 use jm_mq_core::OptionsError;
 use reqwest::{
-    Proxy, Response, StatusCode,
-    header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue},
-    multipart::Form,
+    Proxy, Response,
+    header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue},
+    multipart::{self, Form},
     redirect::Policy,
 };
 use secrecy::{ExposeSecret, SecretString};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
 use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use super::{
     base_url,
-    failure::Said,
-    status::{classify, retry_after},
+    dialect::{
+        json,
+        profile::{Known, Profile},
+        refusal::{Part, Refusal},
+    },
 };
 use crate::{
     call::Call,
-    error::{EngineError, ErrorClass},
+    error::EngineError,
     options::{EngineOptions, refused},
 };
 
@@ -41,6 +41,9 @@ const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Room for an answer whose length is announced; what is longer grows as it arrives.
 const MAX_RESERVED_BYTES: usize = 1024 * 1024;
 
+/// A request is sent at most this often for the sake of parts of it that the server refuses.
+const MAX_REFUSED_PARTS: usize = 8;
+
 /// Speaks to one server.
 pub(crate) struct Client {
     http: reqwest::Client,
@@ -48,21 +51,40 @@ pub(crate) struct Client {
     key: Option<SecretString>,
     timeout: Duration,
     max_response_bytes: usize,
+    /// What the configuration puts into every request's body.
+    body: Map<String, Value>,
+    /// And into every request's address. May hold a key.
+    query: BTreeMap<String, SecretString>,
+    profile: Profile,
 }
 
 /// What is sent.
 pub(crate) enum Body {
-    /// JSON, already written.
-    Json(Vec<u8>),
-    /// A form with a file.
-    Form(Form),
+    /// JSON's fields.
+    Json(Map<String, Value>),
+    /// A file with a form's other fields.
+    Form(multipart::Part, Vec<(Cow<'static, str>, String)>),
+}
+
+/// A request.
+pub(crate) struct Request<'a> {
+    /// Behind `base_url`.
+    pub(crate) path: &'static str,
+    /// What it can do without.
+    pub(crate) optional: &'a [Part],
+    /// What users wrote in it: no error shows any of it, or is decided by it.
+    pub(crate) texts: &'a [&'a str],
+    pub(crate) call: &'a Call,
 }
 
 /// A request that failed.
+#[derive(Debug)]
 pub(crate) struct Failure {
     /// What it means.
     pub(crate) error: EngineError,
-    /// The status, if there was an answer.
+    /// The server's own words, if there was an answer.
+    pub(crate) refusal: Option<Refusal>,
+    /// The answer's status, if there was one.
     pub(crate) status: Option<u16>,
 }
 
@@ -78,10 +100,16 @@ impl Client {
         let key = options.api_key.clone().filter(|key| !key.expose_secret().is_empty());
         let mut headers = HeaderMap::new();
         if let Some(key) = &key {
-            let mut value = HeaderValue::from_str(&format!("Bearer {}", key.expose_secret()))
-                .map_err(|_| refused("api_key", "not shown", "printable ASCII characters"))?;
-            value.set_sensitive(true);
+            let value = secret(&format!("Bearer {}", key.expose_secret()))
+                .ok_or_else(|| refused("api_key", "not shown", "printable ASCII characters"))?;
             headers.insert(AUTHORIZATION, value);
+        }
+        for (name, value) in &options.request.headers {
+            let allowed = "a header's name, and printable ASCII characters as its value";
+            let name = name.replace('_', "-").parse::<HeaderName>();
+            let header = name.ok().zip(secret(value.expose_secret()));
+            let (name, value) = header.ok_or_else(|| refused("request.headers", "not shown", allowed))?;
+            headers.insert(name, value);
         }
         install_tls_provider();
         let mut http = reqwest::Client::builder()
@@ -102,57 +130,118 @@ impl Client {
         Ok(Self {
             http,
             base: base_url::parse(&options.base_url)?,
+            query: options.request.query.clone(),
             key,
             timeout: options.timeout,
             max_response_bytes: options.max_response_bytes,
+            body: options.request.body.clone(),
+            profile: Profile::default(),
         })
     }
 
-    /// Posts JSON, and reads JSON. No error shows any of `texts`.
-    pub(crate) async fn post_json<T: DeserializeOwned>(
-        &self,
-        path: &str,
-        body: &impl Serialize,
-        texts: &[&str],
-        call: &Call,
-    ) -> Result<T, Failure> {
-        let body = serde_json::to_vec(body).map_err(|error| Failure {
-            error: EngineError::permanent(format!("the request cannot be written as JSON: {error}")),
-            status: None,
-        })?;
-        self.post(path, Body::Json(body), texts, call).await
+    /// What is known of the server.
+    pub(crate) fn profile(&self) -> &Profile {
+        &self.profile
     }
 
-    /// Posts a body, and reads JSON. No error shows any of `texts`.
-    pub(crate) async fn post<T: DeserializeOwned>(
+    /// The server's address, for logs.
+    pub(crate) fn server(&self) -> String {
+        base_url::address(&self.base)
+    }
+
+    /// Posts what `build` makes of what is known of the server, and reads the answer. While the server refuses an optional
+    /// part of the request, that is remembered and the request sent without it.
+    pub(crate) async fn post<T>(
         &self,
-        path: &str,
-        body: Body,
-        texts: &[&str],
-        call: &Call,
+        request: &Request<'_>,
+        build: impl Fn(&Known) -> Result<Body, EngineError>,
+        read: impl Fn(Bytes) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
-        let url = self.base.join(path).map_err(|_| self.failed(path, EngineError::operator, "not an address"))?;
-        let request = self.http.post(url);
-        let request = match body {
-            Body::Json(json) => request.header(CONTENT_TYPE, "application/json").body(json),
-            Body::Form(form) => request.multipart(form),
+        let mut left = MAX_REFUSED_PARTS;
+        loop {
+            let known = self.profile.known();
+            let body = build(&known).map_err(Failure::before)?;
+            let failure = match self.send(request, body).await.and_then(&read) {
+                Ok(answer) => return Ok(answer),
+                Err(failure) => failure,
+            };
+            let sent: Vec<Part> = request.optional.iter().copied().filter(|&part| known.takes(part)).collect();
+            let Some(part) = failure.refusal.as_ref().and_then(|refusal| refusal.refused_part(&sent)) else {
+                return Err(failure);
+            };
+            if left == 0 {
+                return Err(failure);
+            }
+            left -= 1;
+            self.profile.refuses(part, &self.server());
+        }
+    }
+
+    async fn send(&self, request: &Request<'_>, body: Body) -> Result<Bytes, Failure> {
+        let path = request.path;
+        let mut address =
+            self.base.join(path).map_err(|_| self.failed(path, EngineError::operator, "not an address"))?;
+        if !self.query.is_empty() {
+            address
+                .query_pairs_mut()
+                .extend_pairs(self.query.iter().map(|(name, value)| (name, value.expose_secret())));
+        }
+        let post = self.http.post(address);
+        let post = match self.configured(body) {
+            Body::Json(fields) => {
+                let body = serde_json::to_vec(&fields).map_err(|error| {
+                    self.failed(path, EngineError::permanent, format_args!("it cannot be written as JSON: {error}"))
+                })?;
+                post.header(CONTENT_TYPE, "application/json").body(body)
+            }
+            Body::Form(file, fields) => {
+                let form = Form::new().part("file", file);
+                post.multipart(fields.into_iter().fold(form, |form, (name, value)| form.text(name, value)))
+            }
         };
-        let limit = call.time_left(self.timeout);
+        let limit = request.call.time_left(self.timeout);
         let deadline = Instant::now() + limit;
         let late = |_| self.failed(path, EngineError::retryable, format_args!("no answer within {limit:?}"));
         let network = |error: reqwest::Error| self.failed(path, EngineError::retryable, causes(&error.without_url()));
-        let answer = timeout_at(deadline, request.send()).await.map_err(late)?.map_err(network)?;
+        let answer = timeout_at(deadline, post.send()).await.map_err(late)?.map_err(network)?;
         if !answer.status().is_success() {
-            return Err(self.refusal(path, answer, texts, deadline).await);
+            return Err(self.refusal(request, answer, deadline).await);
         }
         // An answer without end is the server's fault, not the message's.
         let body = timeout_at(deadline, read(answer, self.max_response_bytes)).await.map_err(late)?.map_err(network)?;
-        let body = body.ok_or_else(|| {
+        body.ok_or_else(|| {
             let limit = format_args!("an answer of more than {} bytes", self.max_response_bytes);
             self.failed(path, EngineError::retryable, limit)
-        })?;
+        })
+    }
+
+    /// The body with what the configuration adds to it, replaces in it, or (`null`) takes out of it.
+    fn configured(&self, body: Body) -> Body {
+        match body {
+            Body::Json(mut fields) => {
+                for (name, value) in &self.body {
+                    match value {
+                        Value::Null => _ = fields.remove(name),
+                        value => _ = fields.insert(name.clone(), value.clone()),
+                    }
+                }
+                Body::Json(fields)
+            }
+            Body::Form(file, mut fields) => {
+                fields.retain(|(name, _)| !self.body.contains_key(name.as_ref() as &str));
+                for (name, value) in self.body.iter().filter(|(_, value)| !value.is_null()) {
+                    let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+                    fields.push((name.clone().into(), value));
+                }
+                Body::Form(file, fields)
+            }
+        }
+    }
+
+    /// Reads an answer as JSON.
+    pub(crate) fn parse<T: DeserializeOwned>(&self, path: &str, body: &[u8]) -> Result<T, Failure> {
         // The parser's words may quote the answer, which may quote the request; its place in it is enough.
-        serde_json::from_slice(&body).map_err(|error| {
+        json::parse(body).map_err(|error| {
             let (line, column) = (error.line(), error.column());
             let what = format_args!("not the JSON that was expected, at line {line}, column {column}");
             self.failed(path, EngineError::retryable, what)
@@ -160,33 +249,55 @@ impl Client {
     }
 
     /// The error for an answer that is no success: of its status's class, whatever comes of its body.
-    async fn refusal(&self, path: &str, answer: Response, texts: &[&str], deadline: Instant) -> Failure {
-        let status = answer.status();
-        let class = classify(status.as_u16(), retry_after(answer.headers(), SystemTime::now()));
+    async fn refusal(&self, request: &Request<'_>, answer: Response, deadline: Instant) -> Failure {
+        let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         let deadline = deadline.min(Instant::now() + ERROR_BODY_TIMEOUT);
         let body = timeout_at(deadline, read(answer, MAX_ERROR_BYTES)).await;
         let body = body.ok().and_then(Result::ok).flatten().unwrap_or_default();
-        let said = Said::read(&body);
-        let text = format!("{}: {}{}", self.request(path), shown(status), said.shown(self.key.as_ref(), texts));
-        let error = match class {
-            ErrorClass::Permanent if said.is_too_long() => EngineError::too_long(text),
-            class => EngineError::new(class, text),
-        };
-        Failure { error, status: Some(status.as_u16()) }
+        self.refused(request, Refusal::read(status, &headers, &body, request.texts), status)
+    }
+
+    /// A successful answer with an error inside: of that error's class. `None` for other answers.
+    pub(crate) fn error_inside(&self, request: &Request<'_>, answer: &Value) -> Option<Failure> {
+        Some(self.refused(request, Refusal::inside(answer, request.texts)?, 200))
+    }
+
+    fn refused(&self, request: &Request<'_>, refusal: Refusal, status: u16) -> Failure {
+        let error = refusal.error(&self.request(request.path), self.key.as_ref(), request.texts);
+        Failure { error, refusal: Some(refusal), status: Some(status) }
     }
 
     /// An error about the content of a successful answer: retryable, since another answer may be better.
-    pub(crate) fn unusable(&self, path: &str, what: impl fmt::Display) -> EngineError {
-        self.failed(path, EngineError::retryable, what).error
+    pub(crate) fn unusable(&self, path: &str, what: impl fmt::Display) -> Failure {
+        self.failed(path, EngineError::retryable, what)
     }
 
     fn failed(&self, path: &str, class: fn(String) -> EngineError, what: impl fmt::Display) -> Failure {
-        Failure { error: class(format!("{}: {what}", self.request(path))), status: None }
+        Failure { error: class(format!("{}: {what}", self.request(path))), refusal: None, status: None }
     }
 
     fn request(&self, path: &str) -> String {
         format!("POST {}{path}", base_url::address(&self.base))
     }
+}
+
+impl Failure {
+    /// Whether the server refuses this part of the request.
+    pub(crate) fn refuses(&self, part: Part) -> bool {
+        self.refusal.as_ref().is_some_and(|refusal| refusal.refused_part(&[part]).is_some())
+    }
+
+    /// Nothing was sent.
+    pub(crate) fn before(error: EngineError) -> Self {
+        Self { error, refusal: None, status: None }
+    }
+}
+
+/// A header's value that is not logged.
+fn secret(value: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(value).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 /// Reads a body up to a limit; `None` if there is more of it.
@@ -203,15 +314,6 @@ async fn read(mut answer: Response, limit: usize) -> Result<Option<Bytes>, reqwe
         body.extend_from_slice(&chunk);
     }
     Ok(Some(body.freeze()))
-}
-
-/// `429 Too Many Requests`.
-pub(crate) fn shown(status: StatusCode) -> String {
-    // The standard's own phrase; what the server sent in its place is not looked at.
-    match status.canonical_reason() {
-        Some(reason) => format!("{} {reason}", status.as_u16()),
-        None => status.as_u16().to_string(),
-    }
 }
 
 /// An error with its causes, on one line. The caller has taken the address out of it.

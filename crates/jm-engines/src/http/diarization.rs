@@ -1,11 +1,13 @@
 //! Who spoke when: `/audio/transcriptions` with `diarized_json`.
 
+use bytes::Bytes;
 use jm_mq_core::OptionsError;
 use jm_tasks::SpeakerTurn;
-use serde::Deserialize;
+use serde_json::Value;
 
 use super::{
-    client::{Body, Client},
+    client::{Body, Client, Request},
+    dialect::{json, profile::Known, refusal::Part},
     speech::{self, PATH},
 };
 use crate::{
@@ -48,12 +50,23 @@ impl HttpDiarization {
         if let Some(speakers) = speakers {
             tracing::debug!(speakers, "the API has no field for the number of speakers");
         }
-        let form = speech::form(audio, &self.model, self.max_upload_bytes)?
-            .text("response_format", "diarized_json")
-            .text("chunking_strategy", "auto");
-        let answer: Answer = self.client.post(PATH, Body::Form(form), &[], call).await?;
-        let turns = turns(answer.segments, audio.duration().as_secs_f64());
-        let turns = turns.ok_or_else(|| self.client.unusable(PATH, "a segment without a speaker"))?;
+        let build = |known: &Known| {
+            let mut fields =
+                vec![("model".into(), self.model.clone()), ("response_format".into(), "diarized_json".into())];
+            if known.takes(Part::Chunking) {
+                fields.push(("chunking_strategy".into(), "auto".into()));
+            }
+            Ok(Body::Form(speech::file(audio, self.max_upload_bytes)?, fields))
+        };
+        let sending = Request { path: PATH, optional: &[Part::Chunking], texts: &[], call };
+        let read = |answer: Bytes| {
+            let answer: Value = self.client.parse(PATH, &answer)?;
+            if let Some(failure) = self.client.error_inside(&sending, &answer) {
+                return Err(failure);
+            }
+            turns(&answer, audio.duration().as_secs_f64()).map_err(|what| self.client.unusable(PATH, what))
+        };
+        let turns = self.client.post(&sending, build, read).await?;
         Ok(Diarization { turns, model: self.model.clone() })
     }
 }
@@ -64,16 +77,28 @@ impl DiarizationEngine for HttpDiarization {
     }
 }
 
-/// Segments in order, those of one speaker that follow on each other joined; `None` if one has no speaker.
-fn turns(segments: Vec<Segment>, duration: f64) -> Option<Vec<SpeakerTurn>> {
+/// Segments in order, those of one speaker that follow on each other joined. A segment without a speaker says nothing of who
+/// spoke, and is left out; an answer in which none has one is unusable.
+fn turns(answer: &Value, duration: f64) -> Result<Vec<SpeakerTurn>, &'static str> {
+    if !answer.get("segments").is_some_and(Value::is_array) {
+        return Err("an answer without segments");
+    }
+    let segments = json::list(answer.get("segments"));
     let mut spoken = Vec::with_capacity(segments.len());
-    for Segment { start, end, speaker } in segments {
-        let speaker = speaker.map(|name| name.trim().to_owned()).filter(|name| !name.is_empty())?;
-        let (start, end) = speech::within(Some(start), Some(end), duration);
+    let mut named = segments.is_empty();
+    for segment in segments {
+        let speaker = json::text(segment.get("speaker")).map(|name| name.trim().to_owned());
+        let Some(speaker) = speaker.filter(|name| !name.is_empty()) else { continue };
+        named = true;
+        let (start, end) = (json::seconds(segment.get("start")), json::seconds(segment.get("end")));
+        let (start, end) = speech::within(start, end, duration);
         // What lies outside of the recording was said by nobody.
         if end > start {
             spoken.push(SpeakerTurn { start, end, speaker });
         }
+    }
+    if !named {
+        return Err("segments without speakers");
     }
     spoken.sort_by(|a, b| a.start.total_cmp(&b.start));
     let mut turns: Vec<SpeakerTurn> = Vec::with_capacity(spoken.len());
@@ -85,31 +110,30 @@ fn turns(segments: Vec<Segment>, duration: f64) -> Option<Vec<SpeakerTurn>> {
             _ => turns.push(turn),
         }
     }
-    Some(turns)
-}
-
-#[derive(Deserialize)]
-struct Answer {
-    segments: Vec<Segment>,
-}
-
-#[derive(Deserialize)]
-struct Segment {
-    start: f64,
-    end: f64,
-    #[serde(default)]
-    speaker: Option<String>,
+    Ok(turns)
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     fn read(segments: &[(f64, f64, &str)]) -> Option<Vec<(f64, f64, String)>> {
-        let segments =
-            segments.iter().map(|&(start, end, name)| Segment { start, end, speaker: Some(name.into()) }).collect();
-        let turns = turns(segments, 10.0)?;
+        let segment = |&(start, end, name): &(f64, f64, &str)| json!({"start": start, "end": end, "speaker": name});
+        let answer = json!({ "segments": segments.iter().map(segment).collect::<Vec<_>>() });
+        let turns = turns(&answer, 10.0).ok()?;
         Some(turns.into_iter().map(|turn| (turn.start, turn.end, turn.speaker)).collect())
+    }
+
+    #[test]
+    fn a_speaker_may_be_a_number_and_segments_without_one_are_left_out() {
+        let answer = json!({"segments": [
+            {"start": "0", "end": 1, "speaker": 0}, {"start": 1, "end": 2}, {"start": 2, "end": 3, "speaker": null},
+            {"start": 3, "end": 4, "speaker": 1}
+        ]});
+        let names = turns(&answer, 10.0).unwrap().into_iter().map(|turn| (turn.start, turn.speaker));
+        assert_eq!(names.collect::<Vec<_>>(), [(0.0, "0".to_owned()), (3.0, "1".to_owned())]);
     }
 
     #[test]

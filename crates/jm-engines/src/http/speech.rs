@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use reqwest::multipart::{Form, Part};
+use reqwest::multipart::Part;
 
 use crate::{
     audio::{self, Audio, WAV_HEADER_BYTES},
@@ -13,9 +13,8 @@ pub(crate) const PATH: &str = "audio/transcriptions";
 /// Servers refuse what is shorter, as if the recording were broken.
 const SHORTEST: Duration = Duration::from_millis(100);
 
-/// The recording as a field of a form, with the model's name. 16-bit WAV, which every server reads; one below
-/// 0.1 s ends with silence.
-pub(crate) fn form(audio: &Audio, model: &str, max_upload_bytes: usize) -> Result<Form, EngineError> {
+/// The recording as the file of a form. 16-bit WAV, which every server reads; one below 0.1 s ends with silence.
+pub(crate) fn file(audio: &Audio, max_upload_bytes: usize) -> Result<Part, EngineError> {
     let longest = longest(max_upload_bytes);
     if audio.duration() > longest {
         return Err(EngineError::too_long(format!(
@@ -27,8 +26,7 @@ pub(crate) fn form(audio: &Audio, model: &str, max_upload_bytes: usize) -> Resul
     let wav = audio.padded(SHORTEST).to_wav();
     let length = wav.len() as u64;
     let file = Part::stream_with_length(wav, length).file_name("audio.wav");
-    let file = file.mime_str("audio/wav").map_err(|_| EngineError::permanent("audio/wav is no media type"))?;
-    Ok(Form::new().part("file", file).text("model", model.to_owned()))
+    file.mime_str("audio/wav").map_err(|_| EngineError::permanent("audio/wav is no media type"))
 }
 
 /// The longest recording whose WAV file is small enough.

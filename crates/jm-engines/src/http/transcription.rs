@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use jm_mq_core::OptionsError;
 use jm_tasks::TranscriptSegment;
-use serde::Deserialize;
+use serde_json::{Value, json};
 
 use super::{
-    client::{Body, Client},
+    client::{Body, Client, Failure, Request},
+    dialect::{json, profile::Known, refusal::Part},
     speech::{self, PATH},
 };
 use crate::{
@@ -21,7 +23,13 @@ use crate::{
 /// The end of a prompt is what matters; Whisper reads about as much of it.
 const MAX_PROMPT_CHARACTERS: usize = 200;
 
+/// What a request can do without.
+const OPTIONAL: [Part; 4] = [Part::Granularities, Part::VerboseJson, Part::Temperature, Part::Prompt];
+
 /// A transcription model behind the `OpenAI` API.
+///
+/// Servers that do not know `verbose_json` are asked for `json`, and an answer in plain text is read; the text is then one
+/// segment. A language that the server does not know is not given.
 pub struct HttpTranscription {
     client: Client,
     model: String,
@@ -50,27 +58,60 @@ impl HttpTranscription {
         hints: &TranscriptionHints,
         call: &Call,
     ) -> Result<Transcription, EngineError> {
-        let mut form = speech::form(audio, &self.model, self.max_upload_bytes)?
-            .text("response_format", "verbose_json")
-            .text("timestamp_granularities[]", "segment")
-            .text("temperature", "0");
-        if let Some(language) = hints.language.as_deref().map(language).filter(|language| !language.is_empty()) {
-            form = form.text("language", language);
+        let hint = hints.language.as_deref().map(language).filter(|language| !language.is_empty());
+        match self.with_hint(audio, hint.as_deref(), hints, call).await {
+            // Servers know different languages. The recording's own can be heard.
+            Err(failure) if hint.is_some() && failure.refuses(Part::Language) => {
+                tracing::debug!(language = hint, "the server does not know the language; it is not given");
+                Ok(self.with_hint(audio, None, hints, call).await?)
+            }
+            result => Ok(result?),
         }
+    }
+
+    async fn with_hint(
+        &self,
+        audio: &Audio,
+        language: Option<&str>,
+        hints: &TranscriptionHints,
+        call: &Call,
+    ) -> Result<Transcription, Failure> {
         let prompt = hints.prompt.as_deref().map(str::trim).unwrap_or_default();
         let prompt = last_characters(prompt, MAX_PROMPT_CHARACTERS);
-        if !prompt.is_empty() {
-            form = form.text("prompt", prompt.to_owned());
+        let build = |known: &Known| {
+            let verbose = known.takes(Part::VerboseJson);
+            let format = if verbose { "verbose_json" } else { "json" };
+            let mut fields = vec![("model".into(), self.model.clone()), ("response_format".into(), format.into())];
+            if verbose && known.takes(Part::Granularities) {
+                fields.push(("timestamp_granularities[]".into(), "segment".into()));
+            }
+            if known.takes(Part::Temperature) {
+                fields.push(("temperature".into(), "0".into()));
+            }
+            if let Some(language) = language {
+                fields.push(("language".into(), language.into()));
+            }
+            if !prompt.is_empty() && known.takes(Part::Prompt) {
+                fields.push(("prompt".into(), prompt.into()));
+            }
+            Ok(Body::Form(speech::file(audio, self.max_upload_bytes)?, fields))
+        };
+        let sending = Request { path: PATH, optional: &OPTIONAL, texts: &[prompt], call };
+        let read = |answer: Bytes| self.read(&sending, &answer, audio.duration().as_secs_f64());
+        self.client.post(&sending, build, read).await
+    }
+
+    fn read(&self, sent: &Request<'_>, answer: &Bytes, duration: f64) -> Result<Transcription, Failure> {
+        let answer = match self.client.parse::<Value>(PATH, answer) {
+            Ok(answer) => answer,
+            Err(failure) => plain_text(answer).ok_or(failure)?,
+        };
+        if let Some(failure) = self.client.error_inside(sent, &answer) {
+            return Err(failure);
         }
-        let answer: Answer = self.client.post(PATH, Body::Form(form), &[prompt], call).await?;
-        let read = answer.read(audio.duration().as_secs_f64());
-        let (text, segments) = read.ok_or_else(|| self.client.unusable(PATH, "an answer without text"))?;
-        Ok(Transcription {
-            text,
-            language: answer.language.filter(|language| !language.is_empty()),
-            segments,
-            model: self.model.clone(),
-        })
+        let found = found(&answer, duration);
+        let (text, segments) = found.ok_or_else(|| self.client.unusable(PATH, "an answer without text"))?;
+        Ok(Transcription { text, language: json::text(answer.get("language")), segments, model: self.model.clone() })
     }
 }
 
@@ -89,9 +130,14 @@ impl TranscriptionEngine for HttpTranscription {
     }
 }
 
-/// `zh` of `zh-Hans-CN`: the API wants the language alone.
+/// `zh` of `zh-Hans-CN`: the API wants the language alone, by two letters where there are two; none for `auto`.
 fn language(tag: &str) -> String {
-    tag.split(['-', '_']).next().unwrap_or_default().trim().to_ascii_lowercase()
+    let language = tag.split(['-', '_']).next().unwrap_or_default().trim().to_ascii_lowercase();
+    match language.as_str() {
+        "auto" | "und" | "mul" => String::new(),
+        "cmn" => "zh".to_owned(),
+        _ => language,
+    }
 }
 
 fn last_characters(text: &str, count: usize) -> &str {
@@ -99,49 +145,38 @@ fn last_characters(text: &str, count: usize) -> &str {
     &text[cut..]
 }
 
-#[derive(Deserialize)]
-struct Answer {
-    #[serde(default)]
-    text: Option<String>,
-    #[serde(default)]
-    language: Option<String>,
-    #[serde(default)]
-    segments: Option<Vec<Segment>>,
+/// An answer that is the text alone, as servers give it that know no other format.
+fn plain_text(answer: &[u8]) -> Option<Value> {
+    let text = std::str::from_utf8(answer).ok()?.trim();
+    let is_text = !text.is_empty() && !text.starts_with(['{', '[', '<']);
+    is_text.then(|| json!({ "text": text }))
 }
 
-#[derive(Deserialize)]
-struct Segment {
-    #[serde(default)]
-    start: Option<f64>,
-    #[serde(default)]
-    end: Option<f64>,
-    #[serde(default)]
-    text: String,
-}
-
-impl Answer {
-    /// Text and segments for a recording of that many seconds; `None` if there is neither in the answer.
-    fn read(&self, duration: f64) -> Option<(String, Vec<TranscriptSegment>)> {
-        let given = self.segments.as_deref().unwrap_or_default();
-        let text = match &self.text {
-            Some(text) => text.trim().to_owned(),
-            // Segments' texts bring the spaces between them along.
-            None => self.segments.as_ref().map(|all| all.iter().map(|one| one.text.as_str()).collect::<String>())?,
-        };
-        let mut segments: Vec<TranscriptSegment> = given
-            .iter()
-            .filter(|segment| !segment.text.trim().is_empty())
-            .map(|segment| {
-                let (start, end) = speech::within(segment.start, segment.end, duration);
-                TranscriptSegment { start, end, text: segment.text.trim().to_owned(), speaker: None }
-            })
-            .collect();
-        segments.sort_by(|a, b| a.start.total_cmp(&b.start));
-        if segments.is_empty() && !text.is_empty() {
-            segments.push(TranscriptSegment { start: 0.0, end: duration, text: text.clone(), speaker: None });
-        }
-        Some((text.trim().to_owned(), segments))
+/// Text and segments for a recording of that many seconds; `None` if there is neither in the answer.
+fn found(answer: &Value, duration: f64) -> Option<(String, Vec<TranscriptSegment>)> {
+    let given = json::list(answer.get("segments"));
+    let said = |segment: &Value| segment.get("text").and_then(Value::as_str).unwrap_or_default().to_owned();
+    let text = match answer.get("text").and_then(Value::as_str) {
+        Some(text) => text.trim().to_owned(),
+        // Segments' texts bring the spaces between them along.
+        None if answer.get("segments").is_some_and(Value::is_array) => given.iter().map(said).collect::<String>(),
+        None => return None,
+    };
+    let mut segments: Vec<TranscriptSegment> = given
+        .iter()
+        .map(|segment| {
+            let (start, end) = (json::seconds(segment.get("start")), json::seconds(segment.get("end")));
+            let (start, end) = speech::within(start, end, duration);
+            TranscriptSegment { start, end, text: said(segment).trim().to_owned(), speaker: None }
+        })
+        .filter(|segment| !segment.text.is_empty())
+        .collect();
+    segments.sort_by(|a, b| a.start.total_cmp(&b.start));
+    let text = text.trim().to_owned();
+    if segments.is_empty() && !text.is_empty() {
+        segments.push(TranscriptSegment { start: 0.0, end: duration, text: text.clone(), speaker: None });
     }
+    Some((text, segments))
 }
 
 #[cfg(test)]
@@ -151,7 +186,7 @@ mod tests {
     type Segments = Vec<(f64, f64, String)>;
 
     fn read(json: &str) -> Option<(String, Segments)> {
-        let (text, segments) = serde_json::from_str::<Answer>(json).unwrap().read(10.0)?;
+        let (text, segments) = found(&serde_json::from_str(json).unwrap(), 10.0)?;
         Some((text, segments.into_iter().map(|one| (one.start, one.end, one.text)).collect()))
     }
 
@@ -172,11 +207,15 @@ mod tests {
         assert_eq!(read(r#"{"segments": [{"text": " a"}]}"#), whole);
         assert_eq!(read(r#"{"text": "  ", "segments": []}"#), Some((String::new(), Vec::new())));
         assert_eq!(read("{}"), None);
+        let times = r#"{"text": "a", "segments": [{"start": "0.5", "end": "1.5s", "text": "a"}, {"text": null}]}"#;
+        assert_eq!(read(times), Some(("a".into(), vec![(0.5, 1.5, "a".into())])));
+        assert_eq!(plain_text(b" a \n"), Some(json!({"text": "a"})));
+        assert_eq!(plain_text(b"<html>"), None);
     }
 
     #[test]
     fn hints_are_cut_to_what_the_api_takes() {
-        assert_eq!(["zh-Hans-CN", "EN_us", "de", ""].map(language), ["zh", "en", "de", ""]);
+        assert_eq!(["zh-Hans-CN", "EN_us", "de", "", "cmn", "auto"].map(language), ["zh", "en", "de", "", "zh", ""]);
         assert_eq!(last_characters("añb", 2), "ñb");
         assert_eq!(last_characters("añb", 3), "añb");
         assert_eq!(last_characters("añb", 9), "añb");

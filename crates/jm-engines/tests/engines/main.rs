@@ -11,6 +11,7 @@
 
 mod chat;
 mod child;
+mod corpus;
 mod decoding;
 mod embedding;
 mod hostile;

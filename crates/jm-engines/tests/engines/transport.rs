@@ -26,13 +26,14 @@ async fn a_status_becomes_its_class_and_a_wait_is_what_the_server_asks_for() -> 
     let wait = |seconds| ErrorClass::RetryAfter(Duration::from_secs(seconds));
     for (status, retry_after, class) in [
         (400, None, ErrorClass::Permanent),
-        (404, Some("5"), ErrorClass::Permanent),
+        (404, Some("5"), ErrorClass::Operator),
+        (402, None, ErrorClass::Operator),
         (401, None, ErrorClass::Operator),
         (403, None, ErrorClass::Operator),
-        (429, None, ErrorClass::Retryable),
+        (429, None, wait(60)),
         (429, Some("7"), wait(7)),
         (429, Some("86400"), wait(300)),
-        (429, Some("whenever"), ErrorClass::Retryable),
+        (429, Some("whenever"), wait(60)),
         (503, Some("2"), wait(2)),
         (500, None, ErrorClass::Retryable),
     ] {

@@ -49,7 +49,9 @@ impl Resolver {
             return Ok(vec![SocketAddr::new(address, port)]);
         }
         let mut found = self.lookup(host).await?;
-        found.iter_mut().for_each(|address| address.set_port(port));
+        for address in &mut found {
+            address.set_port(port);
+        }
         Ok(alternating(found))
     }
 

@@ -103,7 +103,14 @@ impl Tls {
 fn password(options: &BrokerOptions) -> Result<SecretString, OptionsError> {
     let Some(path) = &options.password_file else { return Ok(options.password.clone()) };
     let allowed = "a file with the password, in UTF-8";
-    let unusable = |reason: &str| tls::unusable("password_file", path, &reason, allowed);
+    // What stands in its place may be the password itself. It is shown only where it leads into a folder that is there.
+    let folder = path.parent().filter(|folder| folder.parent().is_some() && folder.is_dir());
+    let unusable = |reason: &str| match folder {
+        Some(_) => OptionsError::new("password_file", format_args!("`{}`: {reason}", path.display()), allowed),
+        None => {
+            OptionsError::new("password_file", format_args!("not the path of a file (not shown): {reason}"), allowed)
+        }
+    };
     let bytes = file::bytes(path, MAX_PASSWORD_FILE_BYTES).map_err(|reason| unusable(&reason))?;
     let text = String::from_utf8(bytes).map_err(|_| unusable("not UTF-8"))?;
     // Editors and `echo` add it.
@@ -158,6 +165,9 @@ mod tests {
         let options = BrokerOptions { password_file: Some(path.clone()), ..BrokerOptions::default() };
         let error = Secrets::read(&options).err().unwrap().to_string();
         assert!(error.starts_with(&format!("option `password_file` is `{}`: No such file", path.display())), "{error}");
+        let canary = BrokerOptions { password_file: Some("canary".into()), ..BrokerOptions::default() };
+        let error = Secrets::read(&canary).err().unwrap().to_string();
+        assert!(error.contains("not shown") && !error.contains("canary"), "{error}");
         fs::write(&path, "first\r\n").unwrap();
         let secrets = Secrets::read(&options).unwrap();
         assert_eq!(password_of(&secrets), "first");

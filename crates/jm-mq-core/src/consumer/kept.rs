@@ -78,7 +78,7 @@ struct Identity {
 /// More is never needed: it would take as many lost connections, each with all workers busy, within `MAX_AGE`.
 const MAX_ENTRIES: usize = 4096;
 /// For the bodies and answers of finished runs. What still runs is in memory anyway.
-const MAX_BYTES: usize = 64 * 1024 * 1024;
+const MAX_BYTES: usize = 32 * 1024 * 1024;
 /// What has not come back so long after its run ended has gone elsewhere, and another message may look the same.
 const MAX_AGE: Duration = Duration::from_mins(10);
 

@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use lapin::{
-    ErrorKind,
+    Channel, ErrorKind,
     options::{BasicConsumeOptions, BasicQosOptions},
     types::{AMQPValue, FieldTable, ShortString},
 };
 
-use crate::{broker::PooledConnection, error::ConnectError};
+use crate::error::ConnectError;
 
 /// A queue, its type, and its broker's version.
 #[derive(Clone, Debug)]
@@ -37,18 +37,18 @@ const STREAMS_ONLY: &str = "x-stream-offset";
 const NO_OFFSET: &str = "0s";
 
 impl Queue {
-    /// Asks the broker, on a channel that it closes for the question.
+    /// Asks the broker, which closes the channel for the question.
     ///
     /// # Errors
     ///
     /// When the connection is lost, or the queue is a stream.
     pub(super) async fn examine(
-        connection: &PooledConnection,
+        channel: &Channel,
         name: ShortString,
         server: &BTreeMap<String, String>,
     ) -> Result<Self, ConnectError> {
         let version = server.get("version").map_or((0, 0), |version| version_of(version));
-        let queue = Self { kind: ask(connection, &name).await?, name, version };
+        let queue = Self { kind: ask(channel, &name).await?, name, version };
         tracing::debug!(queue = queue.name(), kind = ?queue.kind, ?version, "the queue's type");
         if queue.kind == QueueType::Stream {
             return Err(ConnectError::Declaration {
@@ -102,9 +102,8 @@ impl Queue {
 }
 
 /// Registers a consumer that every queue type refuses.
-async fn ask(connection: &PooledConnection, name: &ShortString) -> Result<QueueType, ConnectError> {
+async fn ask(channel: &Channel, name: &ShortString) -> Result<QueueType, ConnectError> {
     let lost = |error: lapin::Error| ConnectError::Lost(error.to_string());
-    let channel = connection.create_channel().await.map_err(lost)?;
     // A broker that takes it all the same sends one message at most before it has it back.
     channel.basic_qos(1, BasicQosOptions { global: false }).await.map_err(lost)?;
     let mut arguments = FieldTable::default();

@@ -154,17 +154,14 @@ impl Supervisor {
 
     async fn subscribe(&self, connection: &PooledConnection) -> Result<(ShortString, Vec<Subscription>), ConnectError> {
         let shared = &self.shared;
-        let name = self.declare(connection).await?;
-        let server = self.connections.server_properties();
-        let examine = Queue::examine(connection, name.clone(), &server);
-        let queue = Arc::new(shared.within_rpc_timeout("asking for the queue's type", examine).await?);
+        let queue = Arc::new(self.declare(connection).await?);
         let opening = shared.handoffs.iter().enumerate().map(|(index, handoff)| {
             Subscription::open(Arc::clone(shared), Arc::clone(handoff), connection, Arc::clone(&queue), index)
         });
-        Ok((name, try_join_all(opening).await?))
+        Ok((queue.short_name(), try_join_all(opening).await?))
     }
 
-    async fn declare(&self, connection: &PooledConnection) -> Result<ShortString, ConnectError> {
+    async fn declare(&self, connection: &PooledConnection) -> Result<Queue, ConnectError> {
         let shared = &self.shared;
         let declare = async {
             let channel = connection.create_channel().await.map_err(|error| ConnectError::Lost(error.to_string()))?;
@@ -177,7 +174,8 @@ impl Supervisor {
                 topology.declare(&channel).await?;
             }
             // `Consumer::new` refuses a topology without a queue.
-            queue.ok_or_else(|| ConnectError::Lost("there is no queue to consume".into()))
+            let queue = queue.ok_or_else(|| ConnectError::Lost("there is no queue to consume".into()))?;
+            Queue::examine(&channel, queue, &self.connections.server_properties()).await
         };
         shared.within_rpc_timeout("declaring", declare).await
     }

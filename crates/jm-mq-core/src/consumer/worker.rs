@@ -12,7 +12,7 @@ use std::{
 use bytes::Bytes;
 use futures_util::FutureExt;
 
-use super::{Shared, handoff::Handoff, kept::KeptResult};
+use super::{Shared, handoff::Handoff, kept::KeptResult, room::Reserved};
 use crate::{
     context::{CancelWhenDropped, Cancellation, Context},
     envelope::{Past, Work},
@@ -57,9 +57,15 @@ impl Worker {
         let kind = self.shared.router.route(work.envelope.message_type()).and_then(|(name, _)| name);
         let delivery = InHand { worker: self, metrics: self.shared.metrics.of(kind), work, runs: AtomicU32::new(0) };
         match delivery.earlier_run().await {
-            EarlierRun::None if self.handoff.is_interrupted() => delivery.settle(Settlement::Requeue(None)).await,
             EarlierRun::None => {
-                let conclusion = delivery.conclude().await;
+                // Large ones wait for each other.
+                let room = tokio::select! {
+                    biased;
+                    () = self.handoff.interrupted() => None,
+                    room = self.shared.room.reserve(&delivery.work) => Some(room),
+                };
+                let Some(mut room) = room else { return delivery.settle(Settlement::Requeue(None)).await };
+                let conclusion = delivery.conclude(&mut room).await;
                 delivery.settle(decide(conclusion, &self.shared.options)).await;
             }
             EarlierRun::LeftToItself => delivery.metrics.lost.increment(1),
@@ -137,7 +143,7 @@ impl InHand<'_> {
     }
 
     /// Runs the handler, unless something about the message forbids it.
-    async fn conclude(&self) -> Conclusion {
+    async fn conclude(&self, room: &mut Reserved<'_>) -> Conclusion {
         let Shared { options, router, policy, .. } = &*self.worker.shared;
         let envelope = &self.work.envelope;
         let unrun = |kind, text: String| Conclusion::Failed(Failure::unrun(kind, text));
@@ -152,7 +158,10 @@ impl InHand<'_> {
             return unrun(FailureKind::UnknownType, unknown_type(envelope.message_type()));
         };
         match route.decoded(envelope.properties(), &self.work.body, options.max_body_bytes) {
-            Ok(body) => retry::run(policy, &RunsOf { delivery: self, route: &**route, body }).await,
+            Ok(body) => {
+                room.shrink(&self.work.body, &body);
+                retry::run(policy, &RunsOf { delivery: self, route: &**route, body }).await
+            }
             Err(error) => unrun(error.kind, format!("the body cannot be read: {}", error.text)),
         }
     }

@@ -10,9 +10,9 @@ use jm_mq_core::{BasicProperties, ConsumerOptions, Context, HandlerError, RawMes
 use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 use serde_json::Value;
 
-use crate::support::{Bench, Record, one_worker, text_header};
+use crate::support::{Bench, Gate, LIMIT, Record, held, one_worker, quick, text_header, within};
 
-const LIMIT: usize = 1024 * 1024;
+const MOST: usize = 1024 * 1024;
 
 fn gzip(body: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
@@ -41,7 +41,7 @@ fn task(encoding: &str) -> BasicProperties {
 }
 
 fn options() -> ConsumerOptions {
-    ConsumerOptions { max_body_bytes: LIMIT, ..one_worker() }
+    ConsumerOptions { max_body_bytes: MOST, ..one_worker() }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,7 +90,7 @@ async fn what_cannot_be_decoded_is_dead_lettered_by_name_and_as_it_came() {
         }
     });
     let _running = bench.consume("b.refused", options(), router).await;
-    let bomb = vec![b' '; 40 * LIMIT];
+    let bomb = vec![b' '; 40 * MOST];
     let charset = |content_type: &str| task("").with_content_type(content_type.into());
     let too_large = |encoding: &str| format!("decoded from {encoding} more than max_body_bytes (1048576)");
     let refused = [
@@ -105,7 +105,7 @@ async fn what_cannot_be_decoded_is_dead_lettered_by_name_and_as_it_came() {
         (task(""), b"\xFF\xFE{\0}\0".to_vec(), "undecodable", "byte order mark of UTF-16".into()),
     ];
     for (properties, body, ..) in &refused {
-        assert!(body.len() < LIMIT);
+        assert!(body.len() < MOST);
         bench.vhost.publish("b.refused", properties.clone(), body).await.unwrap();
     }
     let dead = bench.dead("b.refused", refused.len() as u64).await;
@@ -139,4 +139,27 @@ async fn a_handler_without_a_type_sees_the_bytes_as_they_came() {
     }
     assert_eq!(seen.reaches(2).await, bodies.map(|(_, body)| body));
     bench.settled("b.raw").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn large_bodies_are_worked_on_a_few_at_a_time_and_go_back_when_the_worker_drains() {
+    let bench = Bench::shared().await;
+    let (runs, gate) = (Record::new(), Gate::closed());
+    let options = ConsumerOptions { concurrency: 4, prefetch_per_worker: 1, max_bytes_in_work: 1000, ..quick() };
+    let running = bench.consume("b.large", options.clone(), held(&runs, &gate)).await;
+    let body = format!("\"{}\"", "x".repeat(600));
+    for id in ["first", "second", "third"] {
+        bench.send("b.large", "task", id, &body).await;
+    }
+    bench.vhost.wait_for_counts("b.large", LIMIT, |counts| counts.unacked == 3).await.unwrap();
+    runs.reaches(1).await;
+    let shutdown = tokio::spawn(running.shutdown());
+    let given_back = bench.vhost.wait_for_counts("b.large", LIMIT, |counts| counts.ready == 2).await;
+    assert_eq!(given_back.unwrap().unacked, 1);
+    assert_eq!(runs.len(), 1, "the others waited with their workers");
+    gate.open();
+    assert_eq!(within("shutdown", shutdown).await.unwrap().cut_off, 0);
+    let _running = bench.consume("b.large", options, held(&runs, &gate)).await;
+    bench.settled("b.large").await;
+    assert_eq!(runs.len(), 3);
 }

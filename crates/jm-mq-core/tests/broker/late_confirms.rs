@@ -9,7 +9,7 @@ use jm_testkit::{RabbitNode, TcpProxy};
 use lapin::message::Delivery;
 
 use crate::support::{
-    Bench, Record, broker_options, hold_up, metric, metric_reaches, one_worker, quick, recording, within,
+    Bench, Record, broker_options, hold_up, let_go, metric, metric_reaches, one_worker, quick, recording, within,
 };
 
 /// Much shorter than what the tests make a confirm take.
@@ -39,13 +39,14 @@ async fn a_confirm_after_the_timeout_counts_and_no_event_is_published_twice() {
     let runs = Record::new();
     let router = recording(&runs, |cx| async move { Ok(events(&cx, "late.events", "yes")) });
     let _running = bench.consume("late.tasks", quick(), router).await;
-    hold_up(node, &bench.vhost, "late.events", TIMEOUT * 5).await;
+    hold_up(node, &bench.vhost, "late.events").await;
     for n in 0..4 {
         bench.send("late.tasks", "task", &n.to_string(), "{}").await;
     }
     // That it takes long is told all the same.
     let late = [("exchange", "late.events"), ("outcome", "timed_out")];
-    metric_reaches(metrics::PUBLISHES, &late, 4.0).await;
+    metric_reaches(metrics::PUBLISHES, &late, 12.0).await;
+    let_go(node, &bench.vhost, "late.events").await;
     bench.settled("late.tasks").await;
     let mut events = ids(&bench.vhost.take_all("late.events").await.unwrap());
     events.sort_unstable();
@@ -62,7 +63,7 @@ async fn an_answer_that_takes_long_over_a_slow_link_is_written_once() {
     let broker = Broker::new(broker_options(&bench.vhost, proxy.port())).unwrap();
     let publisher = Publisher::new(&broker, impatient(16)).unwrap();
     let runs = Record::new();
-    let router = recording(&runs, |cx| async move { Ok(events(&cx, "late.large", vec![b'x'; 400_000])) });
+    let router = recording(&runs, |cx| async move { Ok(events(&cx, "late.large", vec![b'x'; 200_000])) });
     // The tasks come another way.
     let tasks = Topology::work_queue("late.link");
     let consumer = Consumer::new(&bench.broker, &publisher, tasks, quick(), router).unwrap();
@@ -73,7 +74,7 @@ async fn an_answer_that_takes_long_over_a_slow_link_is_written_once() {
     for n in 0..2 {
         bench.send("late.link", "task", &n.to_string(), "{}").await;
     }
-    metric_reaches(metrics::PUBLISHES, &[("exchange", "late.large"), ("outcome", "timed_out")], 2.0).await;
+    metric_reaches(metrics::PUBLISHES, &[("exchange", "late.large"), ("outcome", "timed_out")], 1.0).await;
     bench.settled("late.link").await;
     let mut events = ids(&bench.vhost.take_all("late.large").await.unwrap());
     events.sort_unstable();
@@ -124,7 +125,7 @@ async fn an_answer_without_a_confirm_leaves_its_channel_to_the_others_and_does_n
     });
     let options = ConsumerOptions { concurrency: 2, prefetch_per_worker: 1, drain_timeout: TIMEOUT, ..quick() };
     let running = bench.consume("late.shared", options, router).await;
-    hold_up(node, &bench.vhost, "late.stuck", Duration::from_secs(8)).await;
+    hold_up(node, &bench.vhost, "late.stuck").await;
     bench.send("late.shared", "task", "stuck", "{}").await;
     runs.reaches(1).await;
     let free: HashSet<String> = (0..20).map(|n| n.to_string()).collect();
@@ -138,5 +139,32 @@ async fn an_answer_without_a_confirm_leaves_its_channel_to_the_others_and_does_n
     assert!(report.took < Duration::from_secs(4), "{report:?}");
     assert_eq!(report.cut_off, 1);
     assert_eq!(bench.left("late.shared").await, 1, "it goes back");
+    let_go(node, &bench.vhost, "late.stuck").await;
     assert_eq!(ids(&bench.vhost.take_all("late.free").await.unwrap()).into_iter().collect::<HashSet<_>>(), free);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_task_whose_answer_has_no_confirm_goes_back_in_time_and_neither_runs_nor_is_answered_twice() {
+    let node = RabbitNode::shared().await.unwrap();
+    let bench = Bench::on(node).await;
+    let options = broker_options(&bench.vhost, bench.vhost.port);
+    let bench = Bench::with(bench.vhost, options, impatient(16));
+    bench.publisher.declare(&Topology::work_queue("late.budget.events")).await.unwrap();
+    let runs = Record::new();
+    let router = recording(&runs, |cx| async move { Ok(events(&cx, "late.budget.events", "yes")) });
+    let options = ConsumerOptions {
+        concurrency: 2,
+        consumer_timeout: Duration::from_secs(1),
+        handler_timeout: Duration::ZERO,
+        ..quick()
+    };
+    let _running = bench.consume("late.budget", options, router).await;
+    hold_up(node, &bench.vhost, "late.budget.events").await;
+    bench.send("late.budget", "task", "1", "{}").await;
+    // Before the broker would close the channel, again and again.
+    metric_reaches(metrics::NACKS, &[("queue", "late.budget"), ("requeue", "true")], 2.0).await;
+    let_go(node, &bench.vhost, "late.budget.events").await;
+    bench.settled("late.budget").await;
+    assert_eq!(ids(&bench.vhost.take_all("late.budget.events").await.unwrap()), ["1"]);
+    assert_eq!(runs.len(), 1);
 }

@@ -139,6 +139,30 @@ async fn an_answer_that_is_refused_for_a_second_makes_no_dead_letter() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_the_user_may_not_publish_is_the_operators_trouble_and_keeps_its_task() {
+    let bench = Bench::shared().await;
+    let vhost = &bench.vhost;
+    bench.publisher.declare(&Topology::work_queue("o.forbidden")).await.unwrap();
+    let user = format!("reader of {}", vhost.name);
+    vhost.add_user(&user, "word").await.unwrap();
+    vhost.set_permissions(&user, ".*", "^(?!o\\.forbidden$)", ".*").await.unwrap();
+    let options = BrokerOptions { name: user.clone(), password: "word".into(), ..broker_options(vhost, vhost.port) };
+    let bench = Bench::with(bench.vhost.clone(), options, PublisherOptions::default());
+    let runs = Record::new();
+    let answer = |_| async { Ok(Outgoing::new("o.forbidden", "o.forbidden", Message::new("done", "yes"))) };
+    let _running = bench.consume("o.asked", one_worker(), recording(&runs, answer)).await;
+    bench.send("o.asked", "task", "1", "{}").await;
+    // Past the fourth, after which its attempts are exhausted and it goes back to the queue with its answer kept.
+    let forbidden = [("exchange", "o.forbidden"), ("outcome", "forbidden")];
+    metric_reaches(metrics::PUBLISHES, &forbidden, 6.0).await;
+    bench.vhost.set_permissions(&user, ".*", ".*", ".*").await.unwrap();
+    bench.settled("o.asked").await;
+    assert_eq!(bench.vhost.take_all("o.forbidden").await.unwrap().len(), 1);
+    assert!(bench.vhost.take_all("o.asked.dead").await.unwrap().is_empty());
+    assert_eq!(runs.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dead_letter_queue_that_was_deleted_is_declared_again() {
     let bench = Bench::shared().await;
     let _running = bench.consume("o.redeclared", one_worker(), Router::new().on_type("task", ok)).await;

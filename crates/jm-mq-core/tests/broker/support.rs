@@ -123,18 +123,25 @@ pub(crate) fn one_worker() -> ConsumerOptions {
     ConsumerOptions { concurrency: 1, ..quick() }
 }
 
-/// Lets a queue's process do nothing for so long: what is published to it gets no confirm, on a connection that lives.
-pub(crate) async fn hold_up(node: &RabbitNode, vhost: &Vhost, queue: &str, time: Duration) {
-    let hold_up = format!(
-        "{{ok, Queue}} = rabbit_amqqueue:lookup({{resource, <<\"{}\">>, queue, <<\"{queue}\">>}}),
-         Pid = amqqueue:get_pid(Queue),
-         ok = sys:suspend(Pid),
-         spawn(fun() -> timer:sleep({}), sys:resume(Pid) end),
-         ok",
-        vhost.name,
-        time.as_millis()
+/// Lets a queue's process do nothing until it is let go: what is published to it gets no confirm, on a connection that
+/// lives.
+pub(crate) async fn hold_up(node: &RabbitNode, vhost: &Vhost, queue: &str) {
+    let and_then = format!("spawn(fun() -> timer:sleep({}), sys:resume(Pid) end)", LIMIT.as_millis());
+    tell_queue(node, vhost, queue, &format!("ok = sys:suspend(Pid), {and_then}")).await;
+}
+
+/// Ends what [`hold_up`] began.
+pub(crate) async fn let_go(node: &RabbitNode, vhost: &Vhost, queue: &str) {
+    tell_queue(node, vhost, queue, "sys:resume(Pid)").await;
+}
+
+async fn tell_queue(node: &RabbitNode, vhost: &Vhost, queue: &str, what: &str) {
+    let name = &vhost.name;
+    let tell = format!(
+        "{{ok, Queue}} = rabbit_amqqueue:lookup({{resource, <<\"{name}\">>, queue, <<\"{queue}\">>}}),
+         Pid = amqqueue:get_pid(Queue), {what}, ok"
     );
-    node.eval(&hold_up).await.unwrap();
+    node.eval(&tell).await.unwrap();
 }
 
 pub(crate) async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {

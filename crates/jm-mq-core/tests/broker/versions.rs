@@ -3,8 +3,8 @@
 use jm_mq_core::{Consumer, Declare, HandlerError, Message, Outgoing, PublishError, Topology};
 use jm_testkit::{QueueCounts, RabbitNode};
 use lapin::{
-    BasicProperties,
-    options::{BasicGetOptions, BasicNackOptions, BasicRejectOptions},
+    BasicProperties, Connection, ConnectionProperties,
+    options::{BasicGetOptions, BasicNackOptions, BasicRejectOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldArray, FieldTable},
 };
 
@@ -145,5 +145,35 @@ async fn a_producers_own_x_death_counts_on_rabbitmq_3_only_and_decides_nothing_h
     match version().await {
         (3, _) => assert_eq!(entries, 2, "the broker's own before the producer's: {deaths:?}"),
         _ => assert_eq!(entries, 1, "the broker's own alone: {deaths:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_passive_declare_needs_no_permission_until_4_2_and_any_one_on_the_queue_from_4_3_on() {
+    let bench = Bench::shared().await;
+    let vhost = &bench.vhost;
+    vhost.declare_queue("v.looked-at").await.unwrap();
+    let user = format!("{}-looks", vhost.name);
+    vhost.add_user(&user, "secret").await.unwrap();
+    let free = version().await < (4, 3);
+    let own = "^v\\.looked-at$";
+    for (rights, allowed) in [
+        (["^$", "^$", "^$"], free),
+        (["^other$", "^other$", "^other$"], free),
+        ([own, "^$", "^$"], true),
+        (["^$", own, "^$"], true),
+        (["^$", "^$", own], true),
+    ] {
+        let [configure, write, read] = rights;
+        vhost.set_permissions(&user, configure, write, read).await.unwrap();
+        let uri = format!("amqp://{user}:secret@127.0.0.1:{}/{}", vhost.port, vhost.name);
+        let connection = Connection::connect(&uri, ConnectionProperties::default()).await.unwrap();
+        let channel = connection.create_channel().await.unwrap();
+        let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let looked = channel.queue_declare("v.looked-at".into(), passive, FieldTable::default()).await;
+        match looked {
+            Ok(_) => assert!(allowed, "{rights:?}"),
+            Err(error) => assert!(!allowed && error.to_string().contains("ACCESS_REFUSED"), "{rights:?}: {error}"),
+        }
     }
 }

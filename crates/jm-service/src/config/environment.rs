@@ -18,6 +18,9 @@ const MAX_FILE_BYTES: u64 = 64 * 1024;
 /// Keys that are paths themselves, so that `_FILE` belongs to their names.
 const PATHS: [&str; 3] = ["ca_file", "cert_file", "key_file"];
 
+/// The secret whose file is read again while the worker runs, so that its path is an option too.
+const ROTATED: (&str, &str) = ("rabbitmq", "password");
+
 /// The variables that begin with our prefix. One whose value is no text is a mistake, and not somebody else's.
 pub(super) fn ours(
     environment: impl IntoIterator<Item = (OsString, OsString)>,
@@ -69,7 +72,14 @@ fn layer(name: &str, mut path: Vec<String>, value: &str, ours: &[(String, String
         return Err(Problem::of_source(source, format!("{direct} is set as well; only one of them may be")));
     }
     let content = content(value).map_err(|text| Problem::of_source(&source, text))?;
-    Ok(Layer::of_value(source, &path, Value::from(content)))
+    let mut layer = Layer::of_value(source, &path, Value::from(content));
+    if let [section, key] = path.as_slice()
+        && (section.as_str(), key.as_str()) == ROTATED
+        && let Some(Value::Dict(_, keys)) = layer.values.get_mut(section)
+    {
+        keys.insert(format!("{key}_file"), Value::from(value));
+    }
+    Ok(layer)
 }
 
 /// Section and key; `None` for a variable that has no `__` and so is none of ours.
@@ -93,7 +103,7 @@ fn parsed(key: &str, value: &str) -> Value {
 }
 
 /// The file's content without the line's end that editors and `echo` add.
-fn content(path: &str) -> Result<String, String> {
+pub(super) fn content(path: &str) -> Result<String, String> {
     let content = file::text(Path::new(path), MAX_FILE_BYTES).map_err(|unread| match unread {
         Unread::Missing if is_in_a_folder(path) => format!("there is no file `{path}`"),
         Unread::Missing => NO_FILE.to_owned(),

@@ -66,12 +66,16 @@ const MAX_CHARS: usize = 1000;
 /// Keys whose values are never shown, whatever section they are in.
 const SECRETS: [&str; 6] = ["password", "api_key", "dsn", "access_key_id", "secret_access_key", "session_token"];
 
+/// Sections whose every value may be a key: an engine's headers, and what is added to its address.
+const SECRET_SECTIONS: [&str; 2] = ["headers", "query"];
+
 /// What is shown in place of a secret.
 pub(super) const MASK: &str = "***";
 
 pub(super) fn is_secret(key: &str) -> bool {
-    let last = key.rsplit('.').next().unwrap_or(key);
-    SECRETS.contains(&last)
+    let mut names = key.rsplit('.');
+    let last = names.next().unwrap_or(key);
+    SECRETS.contains(&last) || names.next().is_some_and(|section| SECRET_SECTIONS.contains(&section))
 }
 
 /// A value for `--print-config`, as JSON, which is YAML too. Secrets are masked wherever they are in it.

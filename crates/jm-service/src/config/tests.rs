@@ -94,6 +94,49 @@ fn the_workers_file_wins_over_the_shared_one_and_the_environment_over_both() {
 }
 
 #[test]
+fn a_file_with_the_password_is_remembered_unless_a_password_wins_over_it() {
+    let secret = folder(&[("password", "of a file\n")]);
+    let file = secret.path().join("password");
+    let file = file.to_str().unwrap();
+    let of = |yaml: &str, variables: &[(&str, &str)]| {
+        let folder = folder(&[("default.yaml", yaml)]);
+        let common = load(Some(folder.path()), variables).map_err(|problems| problems.join("\n")).unwrap().common;
+        let path = common.rabbitmq.password_file.map(|path| path.to_str().unwrap().to_owned());
+        (common.rabbitmq.password.expose_secret().to_owned(), path)
+    };
+    let from_file = ("of a file".to_owned(), Some(file.to_owned()));
+    let named = format!("rabbitmq: {{ password_file: {file} }}");
+    assert_eq!(of("", &[("JM_RABBITMQ__PASSWORD_FILE", file)]), from_file);
+    assert_eq!(of("rabbitmq: { password: other }", &[("JM_RABBITMQ__PASSWORD_FILE", file)]), from_file);
+    assert_eq!(of(&named, &[]), from_file);
+    assert_eq!(of(&named, &[("JM_RABBITMQ__PASSWORD", "other")]), ("other".to_owned(), None));
+
+    let wrong = |yaml: &str| problems(Some(folder(&[("default.yaml", yaml)]).path()), &[]).join("; ");
+    let both = wrong(&format!("rabbitmq: {{ password: canary, password_file: {file} }}"));
+    assert!(both.contains("rabbitmq.password is set as well") && !both.contains("canary"), "{both}");
+    let missing = wrong("rabbitmq: { password_file: canary }");
+    assert!(missing.contains("there is none (not shown") && !missing.contains("canary"), "{missing}");
+}
+
+#[test]
+fn an_ipv6_address_is_a_host_in_files_and_in_the_environment_with_and_without_brackets() {
+    let host = |yaml: &str, variables: &[(&str, &str)]| {
+        let folder = folder(&[("default.yaml", yaml)]);
+        load(Some(folder.path()), variables).map_err(|problems| problems.join("\n")).unwrap().common.rabbitmq.host
+    };
+    for address in ["2001:db8::7", "::1", "[2001:db8::7]", "[::1]", "fe80::1%eth0", "[fe80::1%eth0]"] {
+        let bare = |host: String| host.trim_matches(['[', ']']).to_owned();
+        let expected = bare(address.to_owned());
+        assert_eq!(bare(host("", &[("JM_RABBITMQ__HOST", address)])), expected);
+        assert_eq!(bare(host(&format!("rabbitmq: {{ host: \"{address}\" }}"), &[])), expected);
+        assert_eq!(bare(host(&format!("rabbitmq:\n  host: {address}\n"), &[])), expected);
+    }
+    let wrong = problems(None, &[("JM_RABBITMQ__HOST", "[rabbit, other]")]);
+    assert_eq!(wrong.len(), 1);
+    assert!(wrong[0].contains("rabbitmq.host") && wrong[0].contains("the name or address of a host"), "{wrong:?}");
+}
+
+#[test]
 fn another_queue_takes_exchange_and_key_along_unless_they_are_named() {
     let topology =
         |variables: &[(&str, &str)]| load(None, variables).map_err(|p| p.join("\n")).unwrap().common.topology;
@@ -206,14 +249,18 @@ fn no_secret_is_in_a_mistake_or_in_the_printed_configuration() {
 
 #[test]
 fn an_engines_key_does_not_belong_into_a_configuration_file() {
-    let folder =
-        folder(&[("default.yaml", "engine: { api_key: canary }\naudio: { s3: { secret_access_key: canary } }")]);
+    let folder = folder(&[(
+        "default.yaml",
+        "engine: { api_key: canary, request: { headers: { api-key: canary } } }\naudio: { s3: { secret_access_key: canary } }",
+    )]);
     let found = problems(Some(folder.path()), &[]);
     let file = folder.path().join("default.yaml").display().to_string();
     let expected = |key: &str, variable: &str| {
         format!("{key} ({file}): not in a configuration file; set {variable}, or {variable}_FILE to a file with it")
     };
     assert!(found.contains(&expected("engine.api_key", "JM_ENGINE__API_KEY")), "{found:?}");
+    let headers = "JM_ENGINE__REQUEST__HEADERS__<NAME>";
+    assert!(found.contains(&expected("engine.request.headers", headers)), "{found:?}");
     assert!(found.contains(&expected("audio.s3.secret_access_key", "JM_AUDIO__S3__SECRET_ACCESS_KEY")), "{found:?}");
     assert!(!found.join(" ").contains("canary"), "{found:?}");
 }

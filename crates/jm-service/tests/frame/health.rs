@@ -87,7 +87,7 @@ async fn refused_credentials_are_in_the_reason_and_the_password_is_not() {
     let vhost = vhost().await;
     let worker = worker().vhost(&vhost).env("JM_RABBITMQ__PASSWORD", "canary").start().await.unwrap();
     let line = worker.wait_for_log("refuses user", LIMIT).await.unwrap();
-    assert!(line.contains("check the name, the password"), "{line}");
+    assert!(line.contains("check the name and the password"), "{line}");
     reason_with(&worker, "refuses user").await;
     assert!(!format!("{}{}", worker.stdout(), worker.stderr()).contains("canary"));
 }

@@ -4,6 +4,8 @@
 
 mod command_line;
 mod health;
+mod names;
 mod observing;
 mod reports;
+mod signals;
 mod support;

@@ -1,4 +1,7 @@
-use std::{path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use jm_testkit::{RabbitNode, Vhost, WorkerProcess, WorkerProcessBuilder};
 use lapin::BasicProperties;
@@ -37,4 +40,20 @@ pub(crate) async fn ready(builder: WorkerProcessBuilder) -> WorkerProcess {
 pub(crate) async fn send(vhost: &Vhost, id: &str, body: &str) {
     let properties = BasicProperties::default().with_type("example.greet".into()).with_message_id(id.into());
     vhost.publish(TASKS, properties, body.as_bytes()).await.unwrap();
+}
+
+/// The example worker where each `file` stands in the place of a path of the system's, for it alone.
+pub(crate) fn worker_with(files: &[(&Path, &str)]) -> WorkerProcessBuilder {
+    let mut script = String::new();
+    for (file, place) in files {
+        script += &format!("mount --bind '{}' {place} && ", file.display());
+    }
+    script += &format!("exec '{}'", program().display());
+    unshare().arg("--mount").arg("sh").arg("-c").arg(script)
+}
+
+/// Without privileges, namespaces are to be had in a user namespace of one's own.
+pub(crate) fn unshare() -> WorkerProcessBuilder {
+    let unshare = WorkerProcess::builder("unshare");
+    if nix::unistd::geteuid().is_root() { unshare } else { unshare.arg("--user").arg("--map-root-user") }
 }

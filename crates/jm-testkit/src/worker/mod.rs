@@ -152,11 +152,20 @@ impl WorkerProcess {
 
     /// The memory it has in use (resident set), in KiB.
     pub fn resident_kib(&self) -> Result<u64> {
+        self.kib_of("VmRSS:")
+    }
+
+    /// The most memory it ever had in use, in KiB.
+    pub fn peak_kib(&self) -> Result<u64> {
+        self.kib_of("VmHWM:")
+    }
+
+    fn kib_of(&self, field: &str) -> Result<u64> {
         let path = format!("/proc/{}/status", self.pid());
         let status = fs::read_to_string(&path).with_context(|| format!("could not read {path}"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let line = status.lines().find_map(|line| line.strip_prefix(field));
         let size = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        size.and_then(|size| size.parse().ok()).ok_or_else(|| anyhow!("{path} tells no VmRSS: the process has ended"))
+        size.and_then(|size| size.parse().ok()).ok_or_else(|| anyhow!("{path} tells no {field} the process has ended"))
     }
 
     /// Looks again and again: there is no signal to wait for across processes.

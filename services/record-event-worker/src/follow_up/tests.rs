@@ -143,8 +143,8 @@ fn turns_that_the_next_worker_would_refuse_are_left_out_of_its_task() {
         task.get("turns").map_or(0, |turns| turns.as_array().unwrap().len())
     };
     let names = |count: usize| (0..count).map(|number| turn(number.to_string())).collect::<Vec<_>>();
-    assert_eq!(turns(vec![turn("A"); MAX_TURNS]), MAX_TURNS);
-    assert_eq!(turns(vec![turn("A"); MAX_TURNS + 1]), 0);
+    assert_eq!(turns(vec![turn("A"); SpeakerTurn::MAX_TURNS]), SpeakerTurn::MAX_TURNS);
+    assert_eq!(turns(vec![turn("A"); SpeakerTurn::MAX_TURNS + 1]), 0);
     assert_eq!(turns(names(MAX_SPEAKERS)), MAX_SPEAKERS);
     assert_eq!(turns(names(MAX_SPEAKERS + 1)), 0);
     assert_eq!(turns(vec![turn("A"), turn("x".repeat(MAX_SPEAKER_BYTES))]), 2);
@@ -165,7 +165,7 @@ fn turns_that_the_next_worker_would_refuse_are_left_out_of_its_task() {
 fn the_largest_turns_fit_into_a_message_and_a_message_that_does_not_fit_is_an_error() {
     let name = "\"".repeat(MAX_SPEAKER_BYTES);
     let number = 12_345.678_901_234_567_f64.next_up();
-    let largest = vec![SpeakerTurn { start: number, end: number, speaker: name }; MAX_TURNS];
+    let largest = vec![SpeakerTurn { start: number, end: number, speaker: name }; SpeakerTurn::MAX_TURNS];
     let mut state = diarized(largest);
     let made = message(&record(), &state, Stage::Transcription, &PipelineOptions::default());
     let bytes = made.unwrap().unwrap().message().body().len();

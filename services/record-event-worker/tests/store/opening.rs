@@ -106,3 +106,18 @@ async fn a_refused_password_is_in_no_error() {
     assert!(shown.contains("password authentication failed"), "{shown}");
     assert!(!shown.contains("canary") && !debugged.contains("canary"), "{debugged}");
 }
+
+#[tokio::test]
+async fn a_new_sqlite_file_and_what_is_beside_it_are_for_their_owner_only() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("sqlite://{}", folder.path().join("records.db").display());
+    let store = Store::open(&DatabaseOptions { url: url.into(), ..DatabaseOptions::default() }).await.unwrap();
+    assert_eq!(store.record(&id("r")).await.unwrap(), None);
+    let files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap()).collect();
+    assert!(!files.is_empty());
+    for file in files {
+        let mode = std::os::unix::fs::PermissionsExt::mode(&file.metadata().unwrap().permissions());
+        assert_eq!(mode & 0o777, 0o600, "{}", file.path().display());
+    }
+    store.close().await;
+}

@@ -210,6 +210,7 @@ pub(crate) fn embedded(record: &str, revision: u64) -> Embedded {
         vectors: vec![vec![0.25, -1.5, 0.1]],
         dimensions: 3,
         model: "e".into(),
+        split: Vec::new(),
     }
 }
 
@@ -220,6 +221,7 @@ pub(crate) fn completed(record: &str, revision: u64, task: LlmTask, text: &str) 
         task,
         text: text.into(),
         language: None,
+        written_in: None,
         truncated: false,
         model: "l".into(),
         prompt_tokens: None,

@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
-use super::Ledger;
+use super::{Ledger, Process};
 use crate::{
-    history::{FaultKind, Verdict},
+    history::{FaultKind, Role, Verdict},
     message::Id,
 };
 
@@ -36,6 +36,8 @@ pub(in crate::checker) struct Channel {
     unconfirmed: BTreeMap<u64, Publish>,
     pub(super) returned: Vec<Id>,
     pub(in crate::checker) cancel_ok: Option<u64>,
+    /// Something was delivered or settled on it.
+    used: bool,
     /// The latest delivery of which a first run has begun.
     latest_run: u64,
 }
@@ -47,28 +49,42 @@ pub(in crate::checker) struct Delivery {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Publish {
-    pub(super) id: Id,
-    pub(super) dead: bool,
+struct Publish {
+    id: Id,
+    dead: bool,
+    /// By a worker, into the queue that it consumes.
+    copy: bool,
 }
 
 impl Ledger {
-    pub(super) fn publish(&mut self, connection: u32, channel: u16, number: u64, publish: Publish) {
+    pub(super) fn publish(&mut self, connection: u32, channel: u16, number: u64, id: Id, dead: bool) {
         let process = self.connections.get(&connection).map_or(0, |connection| connection.process);
-        self.channel(connection, channel).unconfirmed.insert(number, publish);
-        let Publish { id, dead, .. } = publish;
+        let consumes = |known: &Process| known.role == Role::Worker && known.queue == id.queue();
+        let copy = !dead && self.processes.get(&process).is_some_and(consumes);
+        self.channel(connection, channel).unconfirmed.insert(number, Publish { id, dead, copy });
         // A worker answers again when it has run again.
         let done =
             id.question().and_then(|id| self.messages.get(&id)).map_or(0, |message| message.by(process).successes);
         let by = self.messages.get(&id).map(|message| message.by(process)).unwrap_or_default();
-        let heard = by.confirms > 0 && self.was_read(by.confirmed_by);
+        let needed = if copy {
+            // One for each delivery.
+            by.copies_confirmed < by.deliveries
+        } else {
+            by.confirms == 0 || done > by.confirms
+        };
+        let needless = !needed && self.was_read(by.confirmed_by);
         let message = self.message(id);
         if dead {
             message.dead_published += 1;
         } else {
             message.published += 1;
-            message.needless += u16::from(heard && done <= by.confirms);
+            message.needless += u16::from(needless);
         }
+    }
+
+    /// Whether a channel was more than a question to the broker.
+    pub(in crate::checker) fn was_used(&mut self, connection: u32, channel: u16) -> bool {
+        channel == 0 || self.channel(connection, channel).used
     }
 
     /// Whether what came by a connection at a moment has been read by its process: not, if the connection ended at once.
@@ -86,7 +102,7 @@ impl Ledger {
         } else {
             state.unconfirmed.remove(&number).into_iter().collect()
         };
-        for Publish { id, dead, .. } in confirmed {
+        for Publish { id, dead, copy } in confirmed {
             let returned = &mut self.channel(connection, channel).returned;
             let came_back = returned.iter().position(|&known| known == id);
             if let Some(index) = came_back {
@@ -102,7 +118,7 @@ impl Ledger {
             } else {
                 message.confirmed += 1;
                 let by = message.by_mut(process);
-                by.confirms += 1;
+                *(if copy { &mut by.copies_confirmed } else { &mut by.confirms }) += 1;
                 by.confirmed_by = (connection, at);
             }
         }
@@ -110,7 +126,9 @@ impl Ledger {
 
     pub(in crate::checker) fn deliver(&mut self, at: u64, connection: u32, channel: u16, tag: u64, id: Id) {
         self.deliveries += 1;
-        self.channel(connection, channel).unsettled.insert(tag, Delivery { id, at });
+        let state = self.channel(connection, channel);
+        state.unsettled.insert(tag, Delivery { id, at });
+        state.used = true;
         let process = self.connections.get(&connection).map_or(0, |connection| connection.process);
         let message = self.message(id);
         message.deliveries += 1;
@@ -143,7 +161,9 @@ impl Ledger {
         tag: u64,
         multiple: bool,
     ) -> Vec<Delivery> {
-        let unsettled = &mut self.channel(connection, channel).unsettled;
+        let state = self.channel(connection, channel);
+        state.used = true;
+        let unsettled = &mut state.unsettled;
         if multiple {
             let later = unsettled.split_off(&(tag + 1));
             std::mem::replace(unsettled, later).into_values().collect()
@@ -188,6 +208,7 @@ impl Ledger {
                 state.unconfirmed.clear();
                 state.returned.clear();
                 state.latest_run = 0;
+                state.used = false;
             }
         }
         if channel == 0 {

@@ -174,7 +174,7 @@ pub(super) const PLANTED: &[Planted] = &[
         of: "",
         state: "differs",
         words: "may not write to exchange jm.coreRecordEvent",
-        mend: "rabbitmqctl set_permissions --vhost",
+        mend: "is jm's own user here; if asr-worker has another one",
         over_amqp: true,
     },
     Planted {
@@ -184,7 +184,7 @@ pub(super) const PLANTED: &[Planted] = &[
         of: "",
         state: "differs",
         words: "may not read from jm.asr",
-        mend: "rabbitmqctl set_permissions --vhost",
+        mend: "is jm's own user here; if asr-worker has another one",
         over_amqp: true,
     },
     Planted {
@@ -194,7 +194,7 @@ pub(super) const PLANTED: &[Planted] = &[
         of: "",
         state: "differs",
         words: "may not configure jm.asr, configure jm.asr.dead, configure exchange jm.asr",
-        mend: "rabbitmqctl set_permissions --vhost",
+        mend: "is jm's own user here; if asr-worker has another one",
         over_amqp: true,
     },
     Planted {

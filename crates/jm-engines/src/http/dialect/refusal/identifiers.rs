@@ -3,15 +3,12 @@
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 
-/// The part of an error's body that we look at.
+/// The short identifiers in an error (`rate_limit_exceeded`).
 ///
-/// Servers put the prompt, and parts of the key, into their messages. Only short identifiers are shown
-/// (`rate_limit_exceeded`), and only if they come neither from the request's texts nor from its key.
+/// Servers put the prompt, and parts of the key, into their messages. Only identifiers are shown, and only if they come
+/// neither from the request's texts nor from its key.
 #[derive(Debug, Default)]
-pub(crate) struct Said {
-    identifiers: Vec<String>,
-    too_long: bool,
-}
+pub(super) struct Identifiers(Vec<String>);
 
 /// As many letters of the key in a row are too many: servers show pieces of it.
 const KEY_PIECE: usize = 8;
@@ -24,38 +21,23 @@ const MIN_WORD: usize = 3;
 const FIELDS: [&str; 3] = ["code", "type", "param"];
 /// The longest identifier that is shown.
 const MAX_IDENTIFIER: usize = 64;
-/// How servers say in a code that a text has too many tokens: `OpenAI`, llama.cpp.
-const TOO_LONG_CODES: [&str; 2] = ["context_length_exceeded", "exceed_context_size_error"];
-/// How vLLM says it, which has no code for it.
-const TOO_LONG_WORDS: &str = "maximum context length";
 
-impl Said {
-    /// Reads a body: `{"error": {"code": …}}`, or the same without `error` around it, as vLLM once had it.
-    pub(crate) fn read(body: &[u8]) -> Self {
-        let Ok(body) = serde_json::from_slice::<Value>(body) else { return Self::default() };
-        let error = body.get("error").unwrap_or(&body);
-        let strings = FIELDS.iter().filter_map(|field| error.get(field)?.as_str());
-        let identifiers: Vec<String> = strings.filter(|text| is_identifier(text)).map(str::to_owned).collect();
-        let message = error.get("message").and_then(Value::as_str).unwrap_or_default();
-        let too_long =
-            identifiers.iter().any(|code| TOO_LONG_CODES.contains(&code.as_str())) || message.contains(TOO_LONG_WORDS);
-        Self { identifiers, too_long }
-    }
-
-    /// Whether the text had too many tokens for the model.
-    pub(crate) fn is_too_long(&self) -> bool {
-        self.too_long
+impl Identifiers {
+    /// Those of an error's object.
+    pub(super) fn of(error: Option<&Value>) -> Self {
+        let strings = FIELDS.iter().filter_map(|field| error?.get(field)?.as_str());
+        Self(strings.filter(|text| is_identifier(text)).map(str::to_owned).collect())
     }
 
     /// ` (code, type, param)`, as far as they are there and may be shown.
-    pub(crate) fn shown(&self, key: Option<&SecretString>, texts: &[&str]) -> String {
+    pub(super) fn shown(&self, key: Option<&SecretString>, texts: &[&str]) -> String {
         let secret = |identifier: &str| {
             let of_key =
                 key.is_some_and(|key| shares_a_piece(identifier, key.expose_secret()) || !is_words(identifier));
             of_key || texts.iter().any(|text| text.contains(identifier))
         };
         let mut shown: Vec<&str> = Vec::new();
-        for identifier in &self.identifiers {
+        for identifier in &self.0 {
             if !secret(identifier) && !shown.contains(&identifier.as_str()) {
                 shown.push(identifier);
             }
@@ -108,8 +90,13 @@ fn has_long_words(part: &str) -> bool {
 mod tests {
     use super::*;
 
+    fn identifiers(body: &str) -> Identifiers {
+        let body = serde_json::from_str::<Value>(body).unwrap_or_default();
+        Identifiers::of(Some(body.get("error").unwrap_or(&body)))
+    }
+
     fn shown(body: &str) -> String {
-        Said::read(body.as_bytes()).shown(Some(&"sk-key-1".into()), &["the prompt_word here"])
+        identifiers(body).shown(Some(&"sk-key-1".into()), &["the prompt_word here"])
     }
 
     #[test]
@@ -138,7 +125,7 @@ mod tests {
         let key = "sk-proj-x7Qm2ZtW9cRb4LkN8vYp";
         let shown = |code: &str| {
             let body = serde_json::json!({ "error": { "code": code } }).to_string();
-            Said::read(body.as_bytes()).shown(Some(&key.into()), &[])
+            identifiers(&body).shown(Some(&key.into()), &[])
         };
         for hidden in [
             "x7Qm2ZtW",
@@ -161,17 +148,5 @@ mod tests {
         ] {
             assert_eq!(shown(told), format!(" ({told})"));
         }
-    }
-
-    #[test]
-    fn a_text_that_is_too_long_is_recognised_however_the_server_says_it() {
-        for body in [
-            r#"{"error":{"code":"context_length_exceeded","message":"m"}}"#,
-            r#"{"error":{"code":400,"type":"exceed_context_size_error"}}"#,
-            r#"{"object":"error","message":"This model's maximum context length is 4096 tokens.","code":400}"#,
-        ] {
-            assert!(Said::read(body.as_bytes()).is_too_long(), "{body}");
-        }
-        assert!(!Said::read(br#"{"error":{"code":"invalid_value"}}"#).is_too_long());
     }
 }
