@@ -11,10 +11,11 @@
 
 mod chat;
 mod child;
-mod corpus;
+
 mod decoding;
 mod embedding;
 mod hostile;
+mod recorded_answers;
 mod refused;
 mod sources;
 mod speech;
