@@ -11,7 +11,6 @@
 
 mod chat;
 mod child;
-
 mod decoding;
 mod embedding;
 mod hostile;
