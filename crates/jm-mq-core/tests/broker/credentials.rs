@@ -201,7 +201,7 @@ async fn a_broker_at_an_ipv6_address_is_reached_by_every_way_to_write_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn fewer_channels_than_workers_are_an_error_for_an_operator() {
+async fn fewer_channels_than_workers_are_an_error_for_an_operator_and_fewer_than_publishes_are_shared() {
     let strict = strict().await;
     let vhost = strict.node.vhost().await.unwrap();
     let options = broker_options(&vhost, vhost.port);
@@ -216,4 +216,14 @@ async fn fewer_channels_than_workers_are_an_error_for_an_operator() {
     );
     let fits = start(&bench, "c.channels", ConsumerOptions { concurrency: workers - 1, ..quick() });
     within("ready", fits.ready()).await;
+    running.shutdown().await;
+
+    let publishes = (0..64).map(|_| async {
+        bench.publisher.publish(&Outgoing::to_queue("c.channels", Message::new("task", "{}"))).await
+    });
+    for outcome in futures_util::future::join_all(publishes).await {
+        outcome.unwrap();
+    }
+    // The consumer's and the publisher's: a channel that was not to be had cost no connection.
+    assert_eq!(bench.vhost.close_connections("to count them").await.unwrap(), 2);
 }
