@@ -11,10 +11,12 @@
 
 mod chat;
 mod child;
+mod corpus;
 mod decoding;
 mod embedding;
 mod hostile;
 mod refused;
+mod sandbox;
 mod sources;
 mod speech;
 mod transport;
