@@ -645,8 +645,7 @@ lazy_static! {
 }
 
 lazy_static! {
-    pub static ref ESC: EscapeCodebook =
-        make_value_codebook(&SPECTRUM_TABLES[10], escape_pair::<17>);
+    pub static ref ESC: EscapeCodebook = make_value_codebook(&SPECTRUM_TABLES[10], escape_pair::<17>);
 }
 
 lazy_static! {

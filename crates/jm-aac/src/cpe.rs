@@ -50,20 +50,12 @@ impl ChannelPair {
         self.ics1.reset();
     }
 
-    pub fn decode_ga_sce<B: ReadBitsLtr>(
-        &mut self,
-        bs: &mut B,
-        aot: AudioObjectType,
-    ) -> Result<()> {
+    pub fn decode_ga_sce<B: ReadBitsLtr>(&mut self, bs: &mut B, aot: AudioObjectType) -> Result<()> {
         self.ics0.decode(bs, &mut self.lcg, aot, false)?;
         Ok(())
     }
 
-    pub fn decode_ga_cpe<B: ReadBitsLtr>(
-        &mut self,
-        bs: &mut B,
-        aot: AudioObjectType,
-    ) -> Result<()> {
+    pub fn decode_ga_cpe<B: ReadBitsLtr>(&mut self, bs: &mut B, aot: AudioObjectType) -> Result<()> {
         let common_window = bs.read_bool()?;
 
         if common_window {
@@ -136,12 +128,10 @@ impl ChannelPair {
                         for (l, r) in left.iter().zip(right) {
                             *r = scale * l;
                         }
-                    }
-                    else if self.ics0.is_noise(g, sfb) || self.ics1.is_noise(g, sfb) {
+                    } else if self.ics0.is_noise(g, sfb) || self.ics1.is_noise(g, sfb) {
                         // Perceptual noise substitution, do not do joint-stereo decoding.
                         // Section 4.6.13.3
-                    }
-                    else if self.ms_used[g][sfb] {
+                    } else if self.ms_used[g][sfb] {
                         // Mid-side stereo.
                         let mid = &mut self.ics0.coeffs[start..end];
                         let side = &mut self.ics1.coeffs[start..end];
@@ -159,24 +149,11 @@ impl ChannelPair {
         Ok(())
     }
 
-    pub fn synth_audio(
-        &mut self,
-        dsp: &mut dsp::Dsp,
-        abuf: &mut AudioBuffer<f32>,
-        rate_idx: usize,
-    ) {
-        self.ics0.synth_channel(
-            dsp,
-            rate_idx,
-            abuf.plane_mut(self.channel).expect("channel index is valid"),
-        );
+    pub fn synth_audio(&mut self, dsp: &mut dsp::Dsp, abuf: &mut AudioBuffer<f32>, rate_idx: usize) {
+        self.ics0.synth_channel(dsp, rate_idx, abuf.plane_mut(self.channel).expect("channel index is valid"));
 
         if self.is_pair {
-            self.ics1.synth_channel(
-                dsp,
-                rate_idx,
-                abuf.plane_mut(self.channel + 1).expect("channel+1 index is valid"),
-            );
+            self.ics1.synth_channel(dsp, rate_idx, abuf.plane_mut(self.channel + 1).expect("channel+1 index is valid"));
         }
     }
 }

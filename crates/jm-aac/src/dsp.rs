@@ -76,8 +76,7 @@ impl Dsp {
         // Inverse MDCT
         if seq != EIGHT_SHORT_SEQUENCE {
             self.imdct_long.imdct(coeffs, &mut self.pcm_long);
-        }
-        else {
+        } else {
             for (ain, aout) in coeffs.chunks_exact(128).zip(self.pcm_long.chunks_exact_mut(256)) {
                 self.imdct_short.imdct(ain, aout);
             }
@@ -91,8 +90,7 @@ impl Dsp {
                         self.pcm_short[w * 128 + i] += src[i] * short_win[i];
                         self.pcm_short[w * 128 + i + 128] += src[i + 128] * short_win[127 - i];
                     }
-                }
-                else {
+                } else {
                     for i in 0..128 {
                         self.pcm_short[i] = src[i] * prev_short_win[i];
                         self.pcm_short[i + 128] = src[i + 128] * short_win[127 - i];
@@ -144,8 +142,7 @@ impl Dsp {
                 delay[SHORT_WIN_POINT1..].fill(0.0);
             }
             LONG_START_SEQUENCE => {
-                delay[..SHORT_WIN_POINT0]
-                    .copy_from_slice(&self.pcm_long[1024..(SHORT_WIN_POINT0 + 1024)]);
+                delay[..SHORT_WIN_POINT0].copy_from_slice(&self.pcm_long[1024..(SHORT_WIN_POINT0 + 1024)]);
 
                 for i in SHORT_WIN_POINT0..SHORT_WIN_POINT1 {
                     delay[i] = self.pcm_long[i + 1024] * short_win[127 - (i - SHORT_WIN_POINT0)];

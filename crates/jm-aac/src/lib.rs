@@ -15,9 +15,7 @@
 
 #![allow(clippy::all, reason = "another project's code, which stays as it is")]
 
-use symphonia_core::audio::{
-    AsGenericAudioBufferRef, AudioBuffer, AudioSpec, GenericAudioBufferRef,
-};
+use symphonia_core::audio::{AsGenericAudioBufferRef, AudioBuffer, AudioSpec, GenericAudioBufferRef};
 use symphonia_core::codecs::CodecInfo;
 use symphonia_core::codecs::audio::well_known::CODEC_ID_AAC;
 use symphonia_core::codecs::audio::{AudioCodecParameters, AudioDecoderOptions};
@@ -67,8 +65,7 @@ impl AacDecoder {
         let asc = if let Some(extra_data_buf) = &params.extra_data {
             validate!(extra_data_buf.len() >= 2);
             AudioSpecificConfig::read(extra_data_buf)?
-        }
-        else {
+        } else {
             // Otherwise, assume there is no ASC and use the codec parameters for ADTS.
             let mut asc = AudioSpecificConfig::default();
 
@@ -118,8 +115,7 @@ impl AacDecoder {
     fn set_pair(&mut self, pair_no: usize, channel: usize, pair: bool) -> Result<()> {
         if self.pairs.len() <= pair_no {
             self.pairs.push(cpe::ChannelPair::new(pair, channel, self.sbinfo));
-        }
-        else {
+        } else {
             validate!(self.pairs[pair_no].channel == channel);
             validate!(self.pairs[pair_no].is_pair == pair);
         }
@@ -272,8 +268,7 @@ impl AudioDecoder for AacDecoder {
         if let Err(e) = self.decode_inner(packet) {
             self.buf.clear();
             Err(e)
-        }
-        else {
+        } else {
             Ok(self.buf.as_generic_audio_buffer_ref())
         }
     }
@@ -288,10 +283,7 @@ impl AudioDecoder for AacDecoder {
 }
 
 impl RegisterableAudioDecoder for AacDecoder {
-    fn try_registry_new(
-        params: &AudioCodecParameters,
-        opts: &AudioDecoderOptions,
-    ) -> Result<Box<dyn AudioDecoder>>
+    fn try_registry_new(params: &AudioCodecParameters, opts: &AudioDecoderOptions) -> Result<Box<dyn AudioDecoder>>
     where
         Self: Sized,
     {

@@ -28,8 +28,7 @@ pub enum WindowType {
 pub fn generate_window(mode: WindowType, scale: f32, size: usize, half: bool, dst: &mut [f32]) {
     match mode {
         WindowType::Sine => {
-            let param =
-                if half { consts::PI / ((2 * size) as f32) } else { consts::PI / (size as f32) };
+            let param = if half { consts::PI / ((2 * size) as f32) } else { consts::PI / (size as f32) };
             for n in 0..size {
                 dst[n] = (((n as f32) + 0.5) * param).sin() * scale;
             }

@@ -48,7 +48,10 @@ fn main() -> ExitCode {
 async fn worker() -> ExitCode {
     jm_service::run(&WORKER, async |service: &Service<AsrSettings>| {
         let AsrSettings { engine, audio } = service.settings();
-        let transcriber = Transcriber { audio: AudioFetcher::new(audio.clone(), Decoder::this_program()?)?, engine: engine.transcription()? };
+        let transcriber = Transcriber {
+            audio: AudioFetcher::new(audio.clone(), Decoder::this_program()?)?,
+            engine: engine.transcription()?,
+        };
         Ok(Router::new().on(transcriber))
     })
     .await

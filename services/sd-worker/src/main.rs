@@ -47,7 +47,10 @@ fn main() -> ExitCode {
 async fn worker() -> ExitCode {
     jm_service::run(&WORKER, async |service: &Service<SdSettings>| {
         let SdSettings { engine, audio } = service.settings();
-        let diarizer = Diarizer { audio: AudioFetcher::new(audio.clone(), Decoder::this_program()?)?, engine: engine.diarization()? };
+        let diarizer = Diarizer {
+            audio: AudioFetcher::new(audio.clone(), Decoder::this_program()?)?,
+            engine: engine.diarization()?,
+        };
         Ok(Router::new().on(diarizer))
     })
     .await

@@ -61,12 +61,7 @@ impl Pulse {
         Ok(Some(Self { number_pulse, pulse_start_sfb, pulse_offset, pulse_amp }))
     }
 
-    pub fn synth(
-        &self,
-        bands: &[usize],
-        scales: &[[f32; MAX_SFBS]; MAX_WINDOWS],
-        coeffs: &mut [f32; 1024],
-    ) {
+    pub fn synth(&self, bands: &[usize], scales: &[[f32; MAX_SFBS]; MAX_WINDOWS], coeffs: &mut [f32; 1024]) {
         if self.pulse_start_sfb >= bands.len() - 1 {
             return;
         }
@@ -96,8 +91,7 @@ impl Pulse {
 
             if base > 0.0 {
                 base += f32::from(self.pulse_amp[pno]);
-            }
-            else {
+            } else {
                 base -= f32::from(self.pulse_amp[pno]);
             }
             coeffs[k] = iquant(base) * scale;

@@ -36,13 +36,7 @@ impl TnsCoeffs {
         Self { length: 0, order: 0, direction: false, coef: [0.0; TNS_MAX_ORDER + 1] }
     }
 
-    fn read<B: ReadBitsLtr>(
-        &mut self,
-        bs: &mut B,
-        long_win: bool,
-        coef_res: bool,
-        max_order: usize,
-    ) -> Result<()> {
+    fn read<B: ReadBitsLtr>(&mut self, bs: &mut B, long_win: bool, coef_res: bool, max_order: usize) -> Result<()> {
         self.length = bs.read_bits_leq32(if long_win { 6 } else { 4 })? as usize;
         self.order = bs.read_bits_leq32(if long_win { 5 } else { 3 })? as usize;
 
@@ -78,12 +72,7 @@ impl TnsCoeffs {
                 let val = bs.read_bits_leq32(coef_res_bits)? as u8;
 
                 // Convert to signed integer.
-                let c = f32::from(if (val & sign_mask) != 0 {
-                    (val | neg_mask) as i8
-                }
-                else {
-                    val as i8
-                });
+                let c = f32::from(if (val & sign_mask) != 0 { (val | neg_mask) as i8 } else { val as i8 });
 
                 *el = (if c >= 0.0 { c / iqfac } else { c / iqfac_m }).sin();
             }
@@ -122,11 +111,9 @@ impl Tns {
         // Table 4.156
         let max_order = if !info.long_win {
             7
-        }
-        else if is_lc {
+        } else if is_lc {
             12
-        }
-        else {
+        } else {
             TNS_MAX_ORDER
         };
 
@@ -146,20 +133,9 @@ impl Tns {
         Ok(Some(Self { n_filt, coeffs }))
     }
 
-    pub fn synth(
-        &self,
-        info: &IcsInfo,
-        bands: &[usize],
-        rate_idx: usize,
-        coeffs: &mut [f32; 1024],
-    ) {
-        let tns_max_bands = (if info.long_win {
-            TNS_MAX_LONG_BANDS[rate_idx]
-        }
-        else {
-            TNS_MAX_SHORT_BANDS[rate_idx]
-        })
-        .min(info.max_sfb);
+    pub fn synth(&self, info: &IcsInfo, bands: &[usize], rate_idx: usize, coeffs: &mut [f32; 1024]) {
+        let tns_max_bands = (if info.long_win { TNS_MAX_LONG_BANDS[rate_idx] } else { TNS_MAX_SHORT_BANDS[rate_idx] })
+            .min(info.max_sfb);
 
         for w in 0..info.num_windows {
             let mut bottom = bands.len() - 1;
@@ -186,8 +162,7 @@ impl Tns {
                             coeffs[i] -= coeffs[i - j - 1] * lpc[j];
                         }
                     }
-                }
-                else {
+                } else {
                     for (m, i) in (start..end).rev().enumerate() {
                         for j in 0..order.min(m) {
                             coeffs[i] -= coeffs[i + j + 1] * lpc[j];

@@ -242,7 +242,11 @@ impl Output<'_> {
             Played::Silence(seconds) => {
                 let rate = if self.rate == 0 { super::SAMPLE_RATE } else { self.rate };
                 let most = self.max_duration.as_secs_f64() + 1.0;
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "limited, and not negative")]
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "limited, and not negative"
+                )]
                 let mut frames = (seconds.clamp(0.0, most) * f64::from(rate)).round() as usize;
                 self.rate = rate;
                 while frames > 0 {
@@ -329,9 +333,7 @@ impl Playing {
                 track: track.id,
                 decoder,
                 timeline,
-                tick: track.time_base.map_or(0.0, |base| {
-                    f64::from(base.numer.get()) / f64::from(base.denom.get())
-                }),
+                tick: track.time_base.map_or(0.0, |base| f64::from(base.numer.get()) / f64::from(base.denom.get())),
                 begin: None,
                 frames: 0,
                 padding: whole.saturating_sub(encoders.1.into())..whole,
@@ -353,10 +355,13 @@ impl Playing {
         let seconds = if id == FORMAT_ID_MKV {
             // That of the film, if there is one.
             let info = format.media_info();
-            let only = format.tracks().iter().all(|track| matches!(track.codec_params, Some(CodecParameters::Audio(_))));
+            let only =
+                format.tracks().iter().all(|track| matches!(track.codec_params, Some(CodecParameters::Audio(_))));
             let base = info.time_base.filter(|_| only)?;
             base.calc_duration(info.duration?)?.as_secs_f64()
-        } else if count.told || [FORMAT_ID_WAVE, FORMAT_ID_AIFF, FORMAT_ID_CAF, FORMAT_ID_FLAC, FORMAT_ID_ISOMP4].contains(&id) {
+        } else if count.told
+            || [FORMAT_ID_WAVE, FORMAT_ID_AIFF, FORMAT_ID_CAF, FORMAT_ID_FLAC, FORMAT_ID_ISOMP4].contains(&id)
+        {
             let track: &Track = format.tracks().iter().find(|candidate| candidate.id == self.track)?;
             track.time_base?.calc_duration(track.duration?)?.as_secs_f64()
         } else {

@@ -88,12 +88,7 @@ impl Count {
 }
 
 /// A file whose format nothing here can read.
-pub(super) fn unreadable(
-    file: &File,
-    start: u64,
-    movie: Option<&Movie>,
-    error: &dyn Display,
-) -> io::Result<String> {
+pub(super) fn unreadable(file: &File, start: u64, movie: Option<&Movie>, error: &dyn Display) -> io::Result<String> {
     if movie.is_some_and(|movie| movie.tracks.is_empty()) {
         return Ok("cut off before its index; send the whole file".to_owned());
     }

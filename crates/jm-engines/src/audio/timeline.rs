@@ -130,12 +130,7 @@ impl Timeline {
         clippy::cast_sign_loss,
         reason = "frames of one packet"
     )]
-    fn cut<E>(
-        &mut self,
-        rate: u32,
-        mono: &[f32],
-        play: &mut impl FnMut(Played<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
+    fn cut<E>(&mut self, rate: u32, mono: &[f32], play: &mut impl FnMut(Played<'_>) -> Result<(), E>) -> Result<(), E> {
         if mono.is_empty() {
             return Ok(());
         }

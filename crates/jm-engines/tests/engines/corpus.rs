@@ -64,8 +64,9 @@ async fn check(kind: &Kind) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join(kind.file);
     let script = format!("set -e; f() {{ ffmpeg -nostdin -v error -y -threads 1 \"$@\"; }}; {}", kind.script);
-    let made = Command::new("sh").args(["-c", &script]).current_dir(&folder).env("S", SPEECH).env("O", &path);
-    let made = made.stdin(Stdio::null()).output().await?;
+    let mut make = Command::new("sh");
+    make.args(["-c", &script]).current_dir(&folder).env("S", SPEECH).env("O", &path).stdin(Stdio::null());
+    let made = make.output().await?;
     ensure!(made.status.success(), "could not be made: {}", String::from_utf8_lossy(&made.stderr));
     let options = AudioOptions { folder: Some(folder.path().into()), ..AudioOptions::default() };
     let decoded = fetch(&options, &format!("file://{}", path.display())).await;

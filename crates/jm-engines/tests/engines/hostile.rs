@@ -126,7 +126,8 @@ pub(crate) fn lying_files() -> anyhow::Result<Vec<(String, Vec<u8>)>> {
     vorbis[books + 4..books + 9].fill(0xFF);
     files.push(("256 large code books".to_owned(), vorbis));
     // Boxes in boxes, and elements in elements.
-    let boxes: Vec<u8> = (0..100_000_u32).rev().flat_map(|n| [&(8 * n + 8).to_be_bytes()[..], b"moov"].concat()).collect();
+    let boxes: Vec<u8> =
+        (0..100_000_u32).rev().flat_map(|n| [&(8 * n + 8).to_be_bytes()[..], b"moov"].concat()).collect();
     files.push(("boxes in boxes".to_owned(), [&b"\0\0\0\x10ftypM4A \0\0\0\0"[..], &boxes].concat()));
     let elements = b"\x18\x53\x80\x67\x01\xFF\xFF\xFF\xFF\xFF\xFF\xFF".repeat(50_000);
     files.push(("elements in elements".to_owned(), [&fixtures()[7][..40], &elements].concat()));

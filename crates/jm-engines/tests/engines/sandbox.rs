@@ -47,8 +47,11 @@ async fn the_process_that_decodes_ends_with_the_call_and_sees_no_secret_of_the_e
     let folder = tempfile::tempdir().unwrap();
     let call = Call::default();
     let (pid, seen) = (folder.path().join("pid"), folder.path().join("seen"));
-    let script =
-        format!("env >{}; echo $$ >{pid}.new; mv {pid}.new {pid}; exec sleep 1000", seen.display(), pid = pid.display());
+    let script = format!(
+        "env >{}; echo $$ >{pid}.new; mv {pid}.new {pid}; exec sleep 1000",
+        seen.display(),
+        pid = pid.display()
+    );
     let cancelled = async {
         while !pid.exists() {
             tokio::time::sleep(Duration::from_millis(5)).await;
