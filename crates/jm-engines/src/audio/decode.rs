@@ -1,6 +1,6 @@
 //! From a file to samples. It runs in a process of its own: see `sandbox.rs`.
 
-use std::{fs::File, io, ops::Range, sync::LazyLock, time::Duration};
+use std::{fs::File, io, ops::Range, sync::{Arc, LazyLock}, time::Duration};
 
 use symphonia::{
     core::{
@@ -87,13 +87,15 @@ pub(super) fn decode(
     max_duration: Duration,
     heard: &mut dyn FnMut(&[i16]) -> io::Result<()>,
 ) -> Result<(), Failure> {
+    // Shared, since this process can open nothing more.
+    let file = Arc::new(file);
     let start = header::mend(&file)?;
     let movie = Movie::read(&file, start)?;
     let count = Count::read(&file, start)?;
     let allowance = Allowance::new();
     let mut output = Output { collector: Collector::new(samples_in(max_duration)), max_duration, rate: 0, heard };
     for part in adts::parts(&file, start)? {
-        let stream = Guarded::new(file.try_clone()?, &part, allowance.clone());
+        let stream = Guarded::new(Arc::clone(&file), &part, allowance.clone());
         let stream = MediaSourceStream::new(Box::new(stream), <_>::default());
         let options = (FormatOptions::default(), MetadataOptions::default());
         let format = match PROBE.probe(&Hint::new(), stream, options.0, options.1) {

@@ -34,7 +34,7 @@ impl Allowance {
 
 /// The part of the file that has its sound; reading fails once the allowance is used up.
 pub(super) struct Guarded {
-    file: File,
+    file: Arc<File>,
     /// What is left out at the beginning.
     start: u64,
     length: u64,
@@ -43,7 +43,7 @@ pub(super) struct Guarded {
 }
 
 impl Guarded {
-    pub(super) fn new(file: File, part: &Range<u64>, allowance: Allowance) -> Self {
+    pub(super) fn new(file: Arc<File>, part: &Range<u64>, allowance: Allowance) -> Self {
         Self { file, start: part.start, length: part.end.saturating_sub(part.start), place: 0, allowance }
     }
 }
@@ -92,7 +92,7 @@ mod tests {
     fn guarded(bytes: &[u8], part: &Range<u64>, allowance: &Allowance) -> Guarded {
         let file = tempfile::tempfile().unwrap();
         file.write_all_at(bytes, 0).unwrap();
-        Guarded::new(file, part, allowance.clone())
+        Guarded::new(Arc::new(file), part, allowance.clone())
     }
 
     #[test]
