@@ -1,6 +1,12 @@
 //! From a file to samples. It runs in a process of its own: see `sandbox.rs`.
 
-use std::{fs::File, io, ops::Range, sync::{Arc, LazyLock}, time::Duration};
+use std::{
+    fs::File,
+    io,
+    ops::Range,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use symphonia::{
     core::{

@@ -22,7 +22,8 @@ const TS_PACKET: usize = 188;
 const TS_SYNC: u8 = 0x47;
 
 /// Beginnings of files by which they are known, with the place where they stand.
-const BEGINNINGS: [(usize, &[u8], &str); 22] = [
+const BEGINNINGS: [(usize, &[u8], &str); 23] = [
+    (28, b"Speex   ", "Speex"),
     (0, b"#!AMR-WB", "AMR-WB"),
     (0, b"#!AMR", "AMR"),
     (0, b"\x02#!SILK_V3", "SILK (a WeChat voice message)"),

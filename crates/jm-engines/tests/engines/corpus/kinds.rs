@@ -298,7 +298,7 @@ pub(crate) const KINDS: &[Kind] = &[
     kind("Matroska, AC-3", "a.mka", "f -i $S -ar 48000 -c:a ac3 $O", Refused("AC-3 cannot be decoded")),
     // What is left
     kind("AMR", "a.amr", "sox $S -r 8000 -c 1 -t amr-nb $O", Refused("AMR cannot be decoded; convert it")),
-    kind("AMR-WB", "a.awb", "sox $S -r 16000 -c 1 -t amr-wb $O", Refused("AMR-WB cannot be decoded; convert it")),
+    kind("AMR-WB", "a.awb", "printf '#!AMR-WB\\n\\004' >$O", Refused("AMR-WB cannot be decoded; convert it")),
     kind("Ogg, Speex", "a.spx", "f -i $S -c:a libspeex $O", Refused("Speex cannot be decoded; convert it")),
     kind("WMA", "a.wma", "f -i $S -ar 44100 -c:a wmav2 $O", Refused("WMA or WMV (ASF) cannot be decoded; convert it")),
     kind("AC-3", "a.ac3", "f -i $S -ar 48000 $O", Refused("AC-3 cannot be decoded; convert it")),
