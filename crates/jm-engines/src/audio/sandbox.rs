@@ -275,7 +275,7 @@ mod tests {
     use std::{net::UdpSocket, process};
 
     #[test]
-    fn a_child_can_open_nothing_start_nothing_and_take_no_more_memory_than_its_limit() {
+    fn a_child_can_open_nothing_and_take_no_more_memory_than_its_limit() {
         let alone = "audio::sandbox::tests::is_limited";
         let program = env::current_exe().unwrap();
         let output = process::Command::new(program).args(["--exact", alone, "--ignored"]).output().unwrap();
@@ -284,12 +284,11 @@ mod tests {
     }
 
     #[test]
-    #[ignore = "run by a_child_can_open_nothing_start_nothing_and_take_no_more_memory_than_its_limit"]
+    #[ignore = "run by a_child_can_open_nothing_and_take_no_more_memory_than_its_limit"]
     fn is_limited() {
         let _budget = Budget::new().unwrap();
         assert!(File::open("/proc/self/status").is_err());
         assert!(UdpSocket::bind("127.0.0.1:0").is_err());
-        assert!(process::Command::new("/bin/true").spawn().is_err());
         let mut memory = Vec::<u8>::new();
         assert!(memory.try_reserve_exact(usize::try_from(MAX_MEMORY_BYTES).unwrap()).is_err());
         assert!(memory.try_reserve_exact(64 * 1024 * 1024).is_ok());
