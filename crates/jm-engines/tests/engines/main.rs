@@ -11,11 +11,13 @@
 
 mod chat;
 mod child;
+mod corpus;
 mod decoding;
 mod embedding;
 mod hostile;
 mod recorded_answers;
 mod refused;
+mod sandbox;
 mod sources;
 mod speech;
 mod transport;
