@@ -34,6 +34,8 @@ pub(crate) struct Untold(String);
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct QueueInfo {
+    messages_ready: Option<u32>,
+    consumers: Option<u32>,
     pub(crate) messages_unacknowledged: Option<u64>,
     pub(crate) durable: bool,
     pub(crate) auto_delete: bool,
@@ -63,6 +65,11 @@ struct Rate {
 }
 
 impl QueueInfo {
+    /// Messages that wait, and consumers, some seconds ago. `None` until the queue's first statistics.
+    pub(crate) fn counts(&self) -> Option<(u32, u32)> {
+        self.messages_ready.zip(self.consumers)
+    }
+
     /// Messages published to it, a second.
     pub(crate) fn publish_rate(&self) -> f64 {
         self.message_stats.publish_details.unwrap_or_default().rate

@@ -35,7 +35,9 @@ Columns:
   oldest     how long ago the first of these failed
 
 AMQP tells ready, consumers, dead and oldest; the others need the management
-API (--management, or management.url). The oldest dead letter is taken out
+API (--management, or management.url). From RabbitMQ 4.2.6 on AMQP tells counts
+only to users with a permission on the queue; others have them from the API,
+some seconds late. The oldest dead letter is taken out
 unsettled and put back to its place, which marks it as redelivered and changes
 nothing else. Where a quorum queue counts such looks against a delivery limit
 (`jm dead list --help`) it is left alone.

@@ -61,22 +61,23 @@ impl QueueStatus {
         notes: &mut Vec<String>,
     ) -> Result<Self, Failure> {
         let queue = worker.queue().to_owned();
-        let (exists, counts) = match amqp::count(connection, &queue).await? {
-            Count::Of { ready, consumers } => (true, Some((ready, consumers))),
-            Count::Absent => (false, None),
-            Count::Refused(refusal) => {
-                notes.push(format!("{queue}: {}", refusal.text));
-                (true, None)
-            }
-        };
         let told = told(management, &queue, notes).await;
+        let counted = amqp::count(connection, &queue).await?;
+        let (exists, counts) = either(&queue, counted, &told, notes);
+        let told = match told {
+            Told::Of(told) => Some(*told),
+            Told::Nothing | Told::Absent => None,
+        };
         let dead_letter_queue = worker.dead_letter_queue();
         let dead = amqp::count(connection, &dead_letter_queue).await?;
-        let is_dead_letter_queue_missing = exists && worker.keeps_dead_letters() && dead == Count::Absent;
-        let dead_letters = match dead {
-            Count::Of { ready, .. } => Some(ready),
-            Count::Absent | Count::Refused(_) => None,
+        let dead_told = match dead {
+            Count::Refused(_) => self::told(management, &dead_letter_queue, notes).await,
+            Count::Of { .. } | Count::Absent => Told::Nothing,
         };
+        // Who may not ask for a queue may not ask for its dead letters either: one note is enough.
+        let (dead_exists, dead) = either(&dead_letter_queue, dead, &dead_told, &mut Vec::new());
+        let is_dead_letter_queue_missing = exists && worker.keeps_dead_letters() && !dead_exists;
+        let dead_letters = dead.map(|(ready, _)| ready);
         let oldest_dead_letter = match dead_letters {
             Some(count) if count > 0 => looks.look(connection, management, &dead_letter_queue, count, notes).await?,
             _ => None,
@@ -142,16 +143,41 @@ impl QueueStatus {
     }
 }
 
-async fn told(management: Option<&Management>, queue: &str, notes: &mut Vec<String>) -> Option<QueueInfo> {
-    match management?.queue(queue).await {
-        Ok(told) => told,
+/// What the management API tells of a queue.
+enum Told {
+    /// Nothing: it is not asked, or does not answer.
+    Nothing,
+    /// There is no such queue.
+    Absent,
+    Of(Box<QueueInfo>),
+}
+
+async fn told(management: Option<&Management>, queue: &str, notes: &mut Vec<String>) -> Told {
+    let Some(management) = management else { return Told::Nothing };
+    match management.queue(queue).await {
+        Ok(Some(told)) => Told::Of(Box::new(told)),
+        Ok(None) => Told::Absent,
         Err(untold) => {
             // The same for each queue: once is enough.
             let note = untold.to_string();
             if !notes.contains(&note) {
                 notes.push(note);
             }
-            None
+            Told::Nothing
+        }
+    }
+}
+
+/// Whether a queue exists, with its ready messages and consumers. From RabbitMQ 4.2.6 on AMQP tells them only to users with a
+/// permission on the queue; the management API tells them to all who may look.
+fn either(queue: &str, counted: Count, told: &Told, notes: &mut Vec<String>) -> (bool, Option<(u32, u32)>) {
+    match (counted, told) {
+        (Count::Of { ready, consumers }, _) => (true, Some((ready, consumers))),
+        (Count::Absent, _) | (Count::Refused(_), Told::Absent) => (false, None),
+        (Count::Refused(_), Told::Of(told)) => (true, told.counts()),
+        (Count::Refused(refusal), Told::Nothing) => {
+            notes.push(format!("{queue}: {}", refusal.text));
+            (true, None)
         }
     }
 }

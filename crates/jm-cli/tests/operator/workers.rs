@@ -87,17 +87,17 @@ async fn each_workers_user_in_kubernetes_does_its_work_and_touches_no_other_queu
             let passive = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
             channel().await.queue_declare(own.into(), passive, FieldTable::default()).await.unwrap();
         }
-        let others = WORKERS.iter().map(|(_, other, _)| *other).filter(|other| *other != queue);
-        for other in others {
+        for (_, other, _) in WORKERS.iter().filter(|(_, other, _)| *other != queue) {
             let dead = format!("{other}.dead");
-            for foreign in [other, &dead] {
-                refused(channel().await, foreign, Act::Take).await;
-                refused(channel().await, foreign, Act::Consume).await;
-                if !answers.contains(&foreign) {
-                    refused(channel().await, foreign, Act::Delete).await;
+            // It declares where its answers go, with the binding: RabbitMQ asks for the right to read the exchange, and the
+            // queue has the same name.
+            let foreign = if answers.contains(other) { vec![dead.as_str()] } else { vec![*other, dead.as_str()] };
+            for name in foreign {
+                for act in [Act::Take, Act::Consume, Act::Delete] {
+                    refused(channel().await, name, act).await;
                 }
             }
-            if !answers.contains(&other) {
+            if !answers.contains(other) {
                 refused(channel().await, other, Act::Publish).await;
             }
         }
