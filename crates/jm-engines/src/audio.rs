@@ -1,11 +1,14 @@
 //! Recordings: fetched, decoded, resampled to 16 kHz mono.
 //!
 //! ```text
-//! https, s3, file ──> bytes (capped) ──> symphonia ──> mono ──> rubato ──> Audio
+//! https, s3, file ──> file in memory (capped) ──> a process with limits: symphonia ──> mono ──> rubato ──> Audio
 //! ```
 
+mod aac;
 mod address;
+mod adts;
 mod decode;
+mod decoder;
 mod dialer;
 mod fetch;
 mod file;
@@ -13,13 +16,19 @@ mod file;
 pub(crate) mod fuzzing;
 mod guarded;
 mod header;
+mod kinds;
+mod memory_file;
+mod mp4;
 mod options;
+mod opus;
 mod pieces;
 mod resample;
 mod resolver;
 mod s3;
+mod sandbox;
 mod source;
 mod status;
+mod timeline;
 mod web;
 
 use std::{fmt, ops::Range, sync::Arc, time::Duration};
@@ -29,6 +38,7 @@ use bytes::Bytes;
 pub use address::is_public;
 pub use fetch::AudioFetcher;
 pub use options::{AudioOptions, S3Options};
+pub use sandbox::{Decoder, decode_if_asked};
 
 /// Samples a second of every [`Audio`]: what speech models want.
 pub const SAMPLE_RATE: u32 = 16_000;

@@ -6,7 +6,6 @@ mod flusher;
 mod handoff;
 mod kept;
 pub(crate) mod queue;
-mod report;
 pub(crate) mod returned;
 mod returning;
 mod room;

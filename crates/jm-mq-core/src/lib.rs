@@ -81,6 +81,7 @@ pub mod dead_letters;
 mod encoding;
 mod envelope;
 mod error;
+mod error_kinds;
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
 mod handler;
@@ -102,6 +103,7 @@ pub use consumer::{Consumer, ConsumerState, DrainReport, RunningConsumer};
 pub use context::Context;
 pub use envelope::Envelope;
 pub use error::{ConnectError, OptionsError, PublishError, TimeoutCause};
+pub use error_kinds::ErrorKinds;
 pub use handler::{Answers, Handler, HandlerError, Permanent};
 /// The client library's types for properties and headers.
 pub use lapin::{

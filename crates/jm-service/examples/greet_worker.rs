@@ -21,6 +21,8 @@ struct Greet {
     name: String,
     #[serde(default)]
     millis: u64,
+    #[serde(default)]
+    host: Option<String>,
 }
 
 impl Payload for Greet {
@@ -63,6 +65,9 @@ impl Handler<Greet> for Greeter {
             return Err(HandlerError::permanent("nobody to greet"));
         }
         tracing::info!(attempt = cx.attempt(), "greeting");
+        if let Some(host) = task.host {
+            _ = tokio::net::lookup_host((host, 80)).await?; // stands for a client of another service
+        }
         tokio::time::sleep(Duration::from_millis(task.millis)).await; // stands for slow work
         let greeted = Greeted { greeting: format!("{}, {}!", self.0.words, task.name) };
         Ok(Outgoing::new("example.greeted", "example.greeted", Message::of(&greeted)?).into())

@@ -2,7 +2,9 @@
 
 use std::{error::Error as StdError, fmt, io, process::ExitCode, time::Duration};
 
-use jm_mq_core::{Broker, Consumer, ConsumerState, OptionsError, Publisher, Router, Topology, shutdown_signal};
+use jm_mq_core::{
+    Broker, Consumer, ConsumerState, ErrorKinds, OptionsError, Publisher, Router, Topology, shutdown_signal,
+};
 use tokio::task::JoinSet;
 
 use crate::{
@@ -78,16 +80,15 @@ impl<S> Service<S> {
         mut attempt: impl AsyncFnMut() -> Result<T, E>,
     ) -> T {
         let mut wait = Duration::from_millis(100);
-        let mut reported = String::new();
+        let mut reported = ErrorKinds::default();
         loop {
             let error = match attempt().await {
                 Ok(value) => return value,
                 Err(error) => error.into().to_string(),
             };
             self.health.waits_for(format!("waiting for {what}: {error}"));
-            if error != reported {
+            if reported.is_new(&error) {
                 tracing::warn!(what, error, "not there yet; trying again");
-                reported = error;
             }
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(MAX_START_WAIT);

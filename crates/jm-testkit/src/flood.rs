@@ -79,7 +79,6 @@ pub async fn withstand(
     settled("dead_letter", count(true)).await?;
     settled("ack", count(false)).await?;
     let (peak, shipped) = (worker.peak_kib()?, shipped_kib(name)?);
-    println!("{name}: {} MiB of {} MiB at most", peak / 1024, shipped / 1024);
     let dead = vhost.queue_counts(&format!("{queue}.dead")).await?;
     ensure!(dead.ready == count(true) as u64, "{dead:?}");
     let logged = worker.stdout();

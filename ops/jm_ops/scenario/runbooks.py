@@ -102,7 +102,8 @@ class Incident:
         self.broker, self.engine, self.database = Broker(rabbitmq, folder), Engine(), Database(folder)
         self.engine.takes = {}
         self.fleet: dict[str, One] = {}
-        self.stand = Stand(folder, manifests.build(ROOT / "k8s/overlays/production"))
+        self._documents = manifests.build(ROOT / "k8s/overlays/production")
+        self.stand = Stand(folder, self._documents)
 
     def begin(self) -> None:
         self.database.start()
@@ -175,19 +176,24 @@ class Incident:
         self.fleet[name].start(**database)
 
     def _jm(self, deployment: str, user: str) -> None:
-        """With the configuration that the pod has."""
-        config = self._folder / deployment / "config"
-        shutil.copytree(ROOT / "config", config)
-        (config / "jm.yaml").write_text(
-            f"rabbitmq: {{ host: 127.0.0.1, port: {self.broker.amqp}, name: {user}, password: {self.broker.users[user]} }}\n"
-            f'management: {{ url: "http://127.0.0.1:{self.broker.management}" }}\n'
+        """With the variables of its manifest, and the one line of its Secret that docs/operations.md tells."""
+        own = self._folder / deployment
+        shutil.copytree(ROOT / "config", own / "config")
+        (own / "config" / "jm.yaml").write_text(f"rabbitmq: {{ name: {user}, password: {self.broker.users[user]} }}\n")
+        (own / "database-url").write_text(self.database.url)
+        here = {
+            "JM_CONFIG": str(own / "config"),
+            "JM_MANAGEMENT__URL": f"http://127.0.0.1:{self.broker.management}",
+            "JM_DATABASE__URL_FILE": str(own / "database-url"),
+        }
+        (pod,) = (
+            one["spec"]["template"]["spec"]
+            for one in self._documents
+            if (one["kind"], one["metadata"]["name"]) == ("Deployment", deployment)
         )
-        env = {"JM_CONFIG": str(config), "PATH": "/usr/bin:/bin"}
-        if deployment == "jm-operator":
-            (config.parent / "database-url").write_text(self.database.url)
-            env["JM_DATABASE__URL_FILE"] = str(config.parent / "database-url")
-        command = [str(self._programs / "jm")]
-        self.stand.program(deployment, "/usr/local/bin/jm", command, env, str(config.parent))
+        env = {one["name"]: here[one["name"]] for one in pod["containers"][0]["env"]}
+        env |= {"JM_RABBITMQ__HOST": "127.0.0.1", "JM_RABBITMQ__PORT": str(self.broker.amqp), "PATH": "/usr/bin:/bin"}
+        self.stand.program(deployment, "/usr/local/bin/jm", [str(self._programs / "jm")], env, str(own))
 
     def _environment(self) -> dict[str, str]:
         path = f"{self._folder}/bin:{self.database.bin}:{os.environ['PATH']}"

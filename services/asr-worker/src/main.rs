@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use jm_engines::{
     EngineOptions,
-    audio::{AudioFetcher, AudioOptions},
+    audio::{AudioFetcher, AudioOptions, Decoder, decode_if_asked},
 };
 use jm_mq_core::{Payload, Router};
 use jm_service::{Sections, Service, Settings, Worker};
@@ -40,9 +40,15 @@ impl Settings for AsrSettings {
 }
 
 fn main() -> ExitCode {
+    // Before there are threads.
+    decode_if_asked().unwrap_or_else(worker)
+}
+
+fn worker() -> ExitCode {
     jm_service::run(&WORKER, async |service: &Service<AsrSettings>| {
         let AsrSettings { engine, audio } = service.settings();
-        let transcriber = Transcriber::new(AudioFetcher::new(audio.clone())?, engine.transcription()?);
+        let audio = AudioFetcher::new(audio.clone(), Decoder::this_program()?)?;
+        let transcriber = Transcriber::new(audio, engine.transcription()?);
         Ok(Router::new().on(transcriber))
     })
 }

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use jm_engines::{
     EngineOptions,
-    audio::{AudioFetcher, AudioOptions},
+    audio::{AudioFetcher, AudioOptions, Decoder, decode_if_asked},
 };
 use jm_mq_core::{Payload, Router};
 use jm_service::{Sections, Service, Settings, Worker};
@@ -39,9 +39,17 @@ impl Settings for SdSettings {
 }
 
 fn main() -> ExitCode {
+    // Before there are threads.
+    decode_if_asked().unwrap_or_else(worker)
+}
+
+fn worker() -> ExitCode {
     jm_service::run(&WORKER, async |service: &Service<SdSettings>| {
         let SdSettings { engine, audio } = service.settings();
-        let diarizer = Diarizer { audio: AudioFetcher::new(audio.clone())?, engine: engine.diarization()? };
+        let diarizer = Diarizer {
+            audio: AudioFetcher::new(audio.clone(), Decoder::this_program()?)?,
+            engine: engine.diarization()?,
+        };
         Ok(Router::new().on(diarizer))
     })
 }

@@ -46,8 +46,13 @@ enum Engine {
     Chat,
 }
 
+fn main() -> Result<ExitCode> {
+    // Before there are threads.
+    jm_engines::audio::decode_if_asked().map_or_else(measure, Ok)
+}
+
 #[tokio::main]
-async fn main() -> Result<ExitCode> {
+async fn measure() -> Result<ExitCode> {
     let arguments = Arguments::parse();
     let mut report = Report::new(if arguments.json { Format::Json } else { Format::table() });
     for &engine in Engine::value_variants() {

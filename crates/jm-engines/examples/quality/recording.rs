@@ -8,7 +8,7 @@ use std::{
 use anyhow::{Context, Result, anyhow, ensure};
 use jm_engines::{
     Call,
-    audio::{Audio, AudioFetcher, AudioOptions},
+    audio::{Audio, AudioFetcher, AudioOptions, Decoder},
 };
 use jm_models::{Cache, Catalogue};
 use jm_tasks::{AudioSource, SpeakerTurn};
@@ -71,7 +71,7 @@ pub(crate) async fn call() -> Result<(Audio, Vec<SpeakerTurn>)> {
 async fn sound(path: &Path) -> Result<Audio> {
     ensure!(path.exists(), missing(path));
     let folder = path.parent().map(PathBuf::from);
-    let fetcher = AudioFetcher::new(AudioOptions { folder, ..AudioOptions::default() })?;
+    let fetcher = AudioFetcher::new(AudioOptions { folder, ..AudioOptions::default() }, Decoder::this_program()?)?;
     let url = Url::from_file_path(path).map_err(|()| anyhow!("{} is not an absolute path", path.display()))?;
     let fetched = fetcher.fetch(&AudioSource { url: url.into() }, &Call::default()).await;
     fetched.map_err(|error| anyhow!("{error}"))

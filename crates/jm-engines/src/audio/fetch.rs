@@ -4,14 +4,17 @@ use std::{fmt, time::Duration};
 
 use jm_mq_core::OptionsError;
 use jm_tasks::AudioSource;
-use tokio::task::spawn_blocking;
-use tokio_util::sync::CancellationToken;
+use tokio::{sync::Semaphore, task::spawn_blocking};
 
-use super::{Audio, AudioOptions, decode::decode, file, resolver, s3::S3, source::Source, web::Web};
+use super::{
+    Audio, AudioOptions, file, memory_file::MemoryFile, resolver, s3::S3, sandbox::Decoder, source::Source, web::Web,
+};
 use crate::{call::Call, error::EngineError};
 
 /// The limit for decoding: a day of MP3 takes less, on a slow machine.
 const DECODE_TIMEOUT: Duration = Duration::from_mins(10);
+/// Recordings that are decoded at a time: each may take its decoder's memory, and little time.
+const MAX_DECODING: usize = 2;
 
 /// Fetches and decodes recordings.
 ///
@@ -21,7 +24,9 @@ const DECODE_TIMEOUT: Duration = Duration::from_mins(10);
 ///
 /// | failure | class |
 /// |---|---|
-/// | not allowed, no such file, too large, too long, not decodable | permanent |
+/// | not allowed, no such file, too large, too long, not decodable, more than a second of it missing | permanent |
+/// | the process that decodes: beyond its memory or time, a crash | permanent |
+/// | the process that decodes: killed from outside | retryable; not to be started: operator |
 /// | `https`: 4xx but for 408, 409, 425, 429 | permanent, 401 and 403 too: the URL itself is the right to read |
 /// | `https`: 408, 409, 425, 429, 5xx, network, time | retryable |
 /// | `s3`: redirects, 4xx but for those below | permanent |
@@ -31,22 +36,24 @@ pub struct AudioFetcher {
     options: AudioOptions,
     web: Web,
     s3: S3,
+    decoder: Decoder,
+    turns: Semaphore,
 }
 
 impl AudioFetcher {
-    /// Contacts nobody yet.
+    /// Contacts nobody yet. `decoder` is what recordings are decoded by.
     ///
     /// # Errors
     ///
     /// An option that is out of range.
-    pub fn new(options: AudioOptions) -> Result<Self, OptionsError> {
+    pub fn new(options: AudioOptions, decoder: Decoder) -> Result<Self, OptionsError> {
         options.validate()?;
         let web = Web::new(options.allowed_hosts()?, resolver::system(), options.max_bytes)?;
         let s3 = S3::new(options.s3.clone(), resolver::system(), options.max_bytes)?;
-        Ok(Self { options, web, s3 })
+        Ok(Self { options, web, s3, decoder, turns: Semaphore::new(MAX_DECODING) })
     }
 
-    /// The recording, decoded. Decoding runs on a thread of its own, and ends there soon after nobody waits any more.
+    /// The recording, decoded. Decoding runs in a process of its own, which ends when nobody waits any more.
     ///
     /// # Errors
     ///
@@ -57,33 +64,28 @@ impl AudioFetcher {
     }
 
     async fn decoded(&self, source: &Source, call: &Call) -> Result<Audio, EngineError> {
-        let bytes = within(call, self.options.timeout, self.bytes(source)).await??;
-        let stop = call.cancellation.child_token();
-        // Cancelled too when this future is dropped.
-        let _guard = stop.clone().drop_guard();
-        let max_duration = self.options.max_duration;
-        let decoding = spawn_blocking({
-            let stop: CancellationToken = stop.clone();
-            move || decode(bytes, max_duration, &stop)
-        });
-        match within(call, DECODE_TIMEOUT, decoding).await? {
-            Ok(decoded) => decoded,
-            // The panic's words are the hook's; a file that makes the decoder panic will do so again.
-            Err(_) => Err(EngineError::permanent("the decoder gave up on the file")),
+        let file = within(call, self.options.timeout, self.file(source)).await??;
+        if file.is_empty() {
+            return Err(EngineError::permanent("an empty file"));
         }
+        let decoding = async {
+            // Never closed.
+            let _turn = self.turns.acquire().await;
+            self.decoder.decode(file.sealed()?, self.options.max_duration).await
+        };
+        within(call, DECODE_TIMEOUT, decoding).await?
     }
 
-    async fn bytes(&self, source: &Source) -> Result<Vec<u8>, EngineError> {
-        let bytes = match source {
-            Source::Web(url) => self.web.fetch(url.clone()).await?,
-            Source::S3 { bucket, key, .. } => self.s3.fetch(bucket, key).await?,
+    async fn file(&self, source: &Source) -> Result<MemoryFile, EngineError> {
+        match source {
+            Source::Web(url) => self.web.fetch(url.clone()).await,
+            Source::S3 { bucket, key, .. } => self.s3.fetch(bucket, key).await,
             Source::File { path, .. } => {
                 let (path, folder, max_bytes) = (path.clone(), self.options.folder.clone(), self.options.max_bytes);
                 let read = spawn_blocking(move || file::read(&path, folder.as_deref(), max_bytes)).await;
-                read.map_err(|_| EngineError::retryable("reading the file was cut short"))??
+                read.map_err(|_| EngineError::retryable("reading the file was cut short"))?
             }
-        };
-        if bytes.is_empty() { Err(EngineError::permanent("an empty file")) } else { Ok(bytes) }
+        }
     }
 }
 

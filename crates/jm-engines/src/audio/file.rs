@@ -6,7 +6,7 @@ use std::{
     path::{Component, Path},
 };
 
-use super::web::{append, reserved};
+use super::memory_file::MemoryFile;
 use crate::error::EngineError;
 
 /// Read at once; large enough to be quick.
@@ -14,11 +14,11 @@ const CHUNK_BYTES: usize = 256 * 1024;
 /// The system's `ELOOP`: the standard library's name for it is not stable yet.
 const LINKS_IN_A_CIRCLE: i32 = if cfg!(target_os = "linux") { 40 } else { 62 };
 
-/// The bytes of a regular file under `folder`, wherever symbolic links lead.
+/// A copy of a regular file under `folder`, wherever symbolic links lead.
 ///
 /// Blocks its thread. Between the check and the opening somebody who can write to the folder could put a link in the
 /// file's place; who can do that is the operator.
-pub(super) fn read(path: &Path, folder: Option<&Path>, max_bytes: usize) -> Result<Vec<u8>, EngineError> {
+pub(super) fn read(path: &Path, folder: Option<&Path>, max_bytes: usize) -> Result<MemoryFile, EngineError> {
     let folder = folder.ok_or_else(|| EngineError::permanent("`folder` is not configured"))?;
     let outside = || EngineError::permanent("outside of `folder`");
     let real_folder = fs::canonicalize(folder).map_err(|error| EngineError::operator(format!("`folder`: {error}")))?;
@@ -41,13 +41,13 @@ pub(super) fn read(path: &Path, folder: Option<&Path>, max_bytes: usize) -> Resu
     if !metadata.is_file() {
         return Err(not_a_file());
     }
-    let mut bytes = reserved(Some(metadata.len()), max_bytes)?;
+    let mut copy = MemoryFile::new(Some(metadata.len()), max_bytes)?;
     let mut chunk = vec![0; CHUNK_BYTES];
     loop {
         match file.read(&mut chunk) {
-            Ok(0) => return Ok(bytes),
+            Ok(0) => return Ok(copy),
             // It may have grown since.
-            Ok(count) => append(&mut bytes, &chunk[..count], max_bytes)?,
+            Ok(count) => copy.append(&chunk[..count])?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(failed(&error)),
         }

@@ -3,6 +3,7 @@
 #![allow(clippy::missing_panics_doc, reason = "a broken promise is a panic, of every function here")]
 
 use std::{
+    fs::File,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     sync::{Arc, LazyLock},
@@ -10,32 +11,62 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
+use nix::sys::resource::{UsageWho, getrusage};
 use reqwest::dns::Resolve as _;
-use tokio_util::sync::CancellationToken;
+use tokio::runtime::Runtime;
 use url::{Host, Url};
 
 use super::{
     address::is_public,
     decode::decode,
+    memory_file::MemoryFile,
     resolver::{AllowedHosts, Lookup, PublicOnly},
+    sandbox::Decoder,
     source::{Source, is_bucket},
     web::Web,
 };
-use crate::ErrorClass;
+use crate::{EngineError, ErrorClass};
 
 /// No recording of these tests is longer.
 const LONGEST: Duration = Duration::from_secs(30);
 
 /// Any bytes as a recording: sound of no more than was allowed, or a permanent error.
 pub fn recording(bytes: &[u8]) {
-    match decode(bytes.to_vec(), LONGEST, &CancellationToken::new()) {
+    let (Ok(runtime), Ok(decoder)) = (&*RUNTIME, Decoder::this_program()) else { panic!("nothing can be started") };
+    let decoded = runtime.block_on(async { decoder.decode(file(bytes)?, LONGEST).await });
+    match &decoded {
         Ok(audio) => {
             assert!(!audio.samples().is_empty(), "a recording without a sample");
             assert!(audio.duration() <= LONGEST, "{:?}", audio.duration());
         }
         Err(error) => assert_eq!(error.class(), ErrorClass::Permanent, "{error}"),
     }
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN).expect("a process knows what it uses");
+    assert!(usage.max_rss() < MOST_KILOBYTES, "{} kB", usage.max_rss());
+    // Once more in this process, where the fuzzer sees what was reached, unless it would take too much here.
+    let harmless = decoded.as_ref().map_or_else(|error| !error.to_string().contains("made to do harm"), |_| true);
+    if let (true, Ok(file)) = (harmless, file(bytes)) {
+        let mut samples = 0;
+        let again = decode(file, LONGEST, &mut |more| {
+            samples += more.len();
+            Ok(())
+        });
+        assert_eq!(again.is_ok(), decoded.is_ok());
+        assert!(decoded.is_err_and(|_| true) || samples > 0);
+    }
 }
+
+fn file(bytes: &[u8]) -> Result<File, EngineError> {
+    let mut file = MemoryFile::new(None, usize::MAX)?;
+    file.append(bytes)?;
+    file.sealed()
+}
+
+static RUNTIME: LazyLock<io::Result<Runtime>> =
+    LazyLock::new(|| tokio::runtime::Builder::new_current_thread().enable_all().build());
+
+/// What a child may take in all: its own memory, and what the program itself takes with the fuzzer's instruments.
+const MOST_KILOBYTES: i64 = 400 * 1024;
 
 /// Nobody is allowed to be private here.
 static GUARD: LazyLock<Option<Web>> = LazyLock::new(|| {

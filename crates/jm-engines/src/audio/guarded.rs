@@ -1,7 +1,10 @@
-//! A file in memory that a decoder can be stopped from reading.
+//! A file of which a decoder reads only so much without a packet of sound.
 
 use std::{
-    io::{self, Cursor, Read, Seek, SeekFrom},
+    fs::File,
+    io::{self, Read, Seek, SeekFrom},
+    ops::Range,
+    os::unix::fs::FileExt,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -9,7 +12,6 @@ use std::{
 };
 
 use symphonia::core::io::MediaSource;
-use tokio_util::sync::CancellationToken;
 
 /// As much as may be read without a packet of sound: 8 MiB of tables, and a picture of 16 MiB. What is read there is
 /// kept, and takes many times its length.
@@ -30,30 +32,32 @@ impl Allowance {
     }
 }
 
-/// The file; reading fails once nobody waits any more, and once the allowance is used up.
+/// The part of the file that has its sound; reading fails once the allowance is used up.
 pub(super) struct Guarded {
-    file: Cursor<Vec<u8>>,
+    file: Arc<File>,
+    /// What is left out at the beginning.
+    start: u64,
+    length: u64,
+    place: u64,
     allowance: Allowance,
-    stop: CancellationToken,
 }
 
 impl Guarded {
-    pub(super) fn new(file: Vec<u8>, allowance: Allowance, stop: CancellationToken) -> Self {
-        Self { file: Cursor::new(file), allowance, stop }
+    pub(super) fn new(file: Arc<File>, part: &Range<u64>, allowance: Allowance) -> Self {
+        Self { file, start: part.start, length: part.end.saturating_sub(part.start), place: 0, allowance }
     }
 }
 
 impl Read for Guarded {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.allowance.0.load(Ordering::Relaxed);
-        if self.stop.is_cancelled() {
-            return Err(io::Error::other("cancelled"));
-        }
         if left == 0 {
             return Err(io::Error::other("too much that is no sound"));
         }
-        let room = buffer.len().min(left);
-        let count = self.file.read(&mut buffer[..room])?;
+        let behind = usize::try_from(self.length.saturating_sub(self.place)).unwrap_or(usize::MAX);
+        let room = buffer.len().min(left).min(behind);
+        let count = self.file.read_at(&mut buffer[..room], self.start.saturating_add(self.place))?;
+        self.place += count as u64;
         self.allowance.0.store(left - count, Ordering::Relaxed);
         Ok(count)
     }
@@ -61,7 +65,13 @@ impl Read for Guarded {
 
 impl Seek for Guarded {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
-        self.file.seek(to)
+        let place = match to {
+            SeekFrom::Start(place) => Some(place),
+            SeekFrom::End(offset) => self.length.checked_add_signed(offset),
+            SeekFrom::Current(offset) => self.place.checked_add_signed(offset),
+        };
+        self.place = place.ok_or_else(|| io::Error::from(io::ErrorKind::InvalidInput))?;
+        Ok(self.place)
     }
 }
 
@@ -71,7 +81,7 @@ impl MediaSource for Guarded {
     }
 
     fn byte_len(&self) -> Option<u64> {
-        Some(self.file.get_ref().len() as u64)
+        Some(self.length)
     }
 }
 
@@ -79,10 +89,16 @@ impl MediaSource for Guarded {
 mod tests {
     use super::*;
 
+    fn guarded(bytes: &[u8], part: &Range<u64>, allowance: &Allowance) -> Guarded {
+        let file = tempfile::tempfile().unwrap();
+        file.write_all_at(bytes, 0).unwrap();
+        Guarded::new(Arc::new(file), part, allowance.clone())
+    }
+
     #[test]
-    fn reading_ends_with_the_allowance_until_it_is_renewed_and_for_good_with_the_cancellation() {
-        let (allowance, stop) = (Allowance::new(), CancellationToken::new());
-        let mut guarded = Guarded::new(vec![1; MAX_UNHEARD_BYTES + 100], allowance.clone(), stop.clone());
+    fn reading_ends_with_the_allowance_until_it_is_renewed() {
+        let allowance = Allowance::new();
+        let mut guarded = guarded(&vec![1; MAX_UNHEARD_BYTES + 100], &(0..u64::MAX), &allowance);
         let mut read = vec![0; MAX_UNHEARD_BYTES + 10];
         assert_eq!(guarded.read(&mut read).unwrap(), MAX_UNHEARD_BYTES);
         // Going back is no way around it.
@@ -90,7 +106,16 @@ mod tests {
         assert_eq!(guarded.read(&mut read).unwrap_err().to_string(), "too much that is no sound");
         allowance.renew();
         assert_eq!(guarded.read(&mut read[..7]).unwrap(), 7);
-        stop.cancel();
-        assert_eq!(guarded.read(&mut read).unwrap_err().to_string(), "cancelled");
+    }
+
+    #[test]
+    fn what_is_left_out_before_and_behind_is_in_no_place() {
+        let mut guarded = guarded(b"tagsoundtag", &(3..8), &Allowance::new());
+        let mut read = [0; 5];
+        guarded.read_exact(&mut read).unwrap();
+        assert_eq!((&read, guarded.byte_len()), (b"sound", Some(5)));
+        assert_eq!(guarded.seek(SeekFrom::End(-2)).unwrap(), 3);
+        assert_eq!(guarded.read(&mut read).unwrap(), 2);
+        assert!(guarded.seek(SeekFrom::Current(-6)).is_err());
     }
 }

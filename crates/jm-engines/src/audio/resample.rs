@@ -11,9 +11,26 @@ const SUB_CHUNKS: usize = 4;
 
 /// Collects samples at [`SAMPLE_RATE`], whatever the rate of what is pushed, which may change on the way.
 pub(super) struct Collector {
-    samples: Vec<i16>,
+    samples: Samples,
     max: usize,
     stage: Option<Stage>,
+}
+
+/// What is collected, without what was taken away already.
+#[derive(Default)]
+struct Samples {
+    waiting: Vec<i16>,
+    taken: usize,
+}
+
+impl Samples {
+    fn len(&self) -> usize {
+        self.taken + self.waiting.len()
+    }
+
+    fn extend(&mut self, mono: &[f32]) {
+        self.waiting.extend(mono.iter().map(|&sample| to_i16(sample)));
+    }
 }
 
 /// More samples than are wanted.
@@ -36,9 +53,25 @@ struct Stage {
 }
 
 impl Collector {
-    /// Holds up to `max` samples; `expected` of them get their room at once.
-    pub(super) fn new(max: usize, expected: usize) -> Self {
-        Self { samples: Vec::with_capacity(expected.min(max)), max, stage: None }
+    /// Accepts up to `max` samples.
+    pub(super) fn new(max: usize) -> Self {
+        Self { samples: Samples::default(), max, stage: None }
+    }
+
+    /// How many samples there are, with those that were taken.
+    pub(super) fn len(&self) -> usize {
+        self.samples.len()
+    }
+
+    /// How many can be taken.
+    pub(super) fn waiting(&self) -> usize {
+        self.samples.waiting.len()
+    }
+
+    /// The samples that have come since the last time.
+    pub(super) fn take(&mut self) -> Vec<i16> {
+        self.samples.taken += self.samples.waiting.len();
+        std::mem::take(&mut self.samples.waiting)
     }
 
     /// Adds samples of one channel between -1 and 1. `Err(None)` is a rate the resampler cannot do.
@@ -52,11 +85,10 @@ impl Collector {
         self.check()
     }
 
-    /// All samples.
-    pub(super) fn finish(mut self) -> Result<Vec<i16>, Option<Full>> {
+    /// Ends the last stage. What is left can be taken.
+    pub(super) fn finish(&mut self) -> Result<(), Option<Full>> {
         self.finish_stage()?;
-        self.check()?;
-        Ok(self.samples)
+        self.check()
     }
 
     fn finish_stage(&mut self) -> Result<(), Option<Full>> {
@@ -86,10 +118,10 @@ impl Stage {
         Some(stage)
     }
 
-    fn push(&mut self, mono: &[f32], samples: &mut Vec<i16>) -> Option<()> {
+    fn push(&mut self, mono: &[f32], samples: &mut Samples) -> Option<()> {
         self.pushed += mono.len() as u64;
         if self.resampler.is_none() {
-            samples.extend(mono.iter().map(|&sample| to_i16(sample)));
+            samples.extend(mono);
             return Some(());
         }
         self.waiting.extend_from_slice(mono);
@@ -103,7 +135,7 @@ impl Stage {
     }
 
     /// Resamples the chunk that waits at `from`.
-    fn chunk(&mut self, from: usize, samples: &mut Vec<i16>) -> Option<()> {
+    fn chunk(&mut self, from: usize, samples: &mut Samples) -> Option<()> {
         let resampler = self.resampler.as_mut()?;
         let input = InterleavedSlice::new(&self.waiting[from..from + CHUNK], 1, CHUNK).ok()?;
         let room = self.output.len();
@@ -111,12 +143,12 @@ impl Stage {
         let (_, count) = resampler.process_into_buffer(&input, &mut output, None).ok()?;
         let late = self.delay.min(count);
         self.delay -= late;
-        samples.extend(self.output[late..count].iter().map(|&sample| to_i16(sample)));
+        samples.extend(&self.output[late..count]);
         Some(())
     }
 
     /// Pushes out what is still in the filter, to the length that the input had.
-    fn finish(mut self, samples: &mut Vec<i16>) -> Option<()> {
+    fn finish(mut self, samples: &mut Samples) -> Option<()> {
         let rate = u64::from(self.rate);
         let length = (self.pushed * u64::from(SAMPLE_RATE) + rate / 2) / rate;
         let end = self.start.checked_add(usize::try_from(length).ok()?)?;
@@ -125,7 +157,7 @@ impl Stage {
             self.chunk(0, samples)?;
             self.waiting.drain(..CHUNK);
         }
-        samples.truncate(end);
+        samples.waiting.truncate(end.saturating_sub(samples.taken));
         Some(())
     }
 }
@@ -154,11 +186,15 @@ mod tests {
     }
 
     fn resampled(rate: u32, mono: &[f32], piece: usize) -> Vec<i16> {
-        let mut collector = Collector::new(1_000_000, 0);
+        let mut collector = Collector::new(1_000_000);
+        let mut samples = Vec::new();
         for piece in mono.chunks(piece) {
             collector.push(rate, piece).unwrap();
+            samples.extend(collector.take());
         }
-        collector.finish().unwrap()
+        collector.finish().unwrap();
+        samples.extend(collector.take());
+        samples
     }
 
     #[test]
@@ -186,16 +222,17 @@ mod tests {
 
     #[test]
     fn a_change_of_rate_on_the_way_keeps_the_length() {
-        let mut collector = Collector::new(100_000, 0);
+        let mut collector = Collector::new(100_000);
         collector.push(44_100, &tone(44_100, 1.0)).unwrap();
         collector.push(16_000, &tone(16_000, 1.0)).unwrap();
         collector.push(8000, &tone(8000, 1.0)).unwrap();
-        assert_eq!(collector.finish().unwrap().len(), 48_000);
+        collector.finish().unwrap();
+        assert_eq!(collector.len(), 48_000);
     }
 
     #[test]
     fn more_than_is_wanted_is_refused_as_it_comes() {
-        let mut collector = Collector::new(1000, usize::MAX);
+        let mut collector = Collector::new(1000);
         assert!(matches!(collector.push(16_000, &[0.0; 1001]), Err(Some(Full))));
     }
 

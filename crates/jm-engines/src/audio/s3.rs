@@ -14,10 +14,10 @@ use url::Url;
 
 use super::{
     dialer::{Dialer, Refusal},
+    memory_file::MemoryFile,
     options::{S3Options, given},
     resolver::{AllowedHosts, Lookup, NotPublic, PublicOnly},
     status::classify,
-    web::{append, reserved},
 };
 use crate::{
     error::{EngineError, ErrorClass},
@@ -65,8 +65,8 @@ impl S3 {
         Ok(s3)
     }
 
-    /// The object's bytes.
-    pub(super) async fn fetch(&self, bucket: &str, key: &str) -> Result<Vec<u8>, EngineError> {
+    /// The object.
+    pub(super) async fn fetch(&self, bucket: &str, key: &str) -> Result<MemoryFile, EngineError> {
         if !self.options.buckets.is_empty() && !self.options.buckets.iter().any(|allowed| allowed == bucket) {
             return Err(EngineError::permanent("a bucket that is not in `s3.buckets`"));
         }
@@ -75,10 +75,10 @@ impl S3 {
         let (store, dialer) = self.bucket(bucket).ok_or_else(unusable)?;
         let failed = |error: Error| dialer.refusal().map_or_else(|| failed(&error), answered);
         let answer = store.get(&path).await.map_err(failed)?;
-        let mut file = reserved(Some(answer.meta.size), self.max_bytes)?;
+        let mut file = MemoryFile::new(Some(answer.meta.size), self.max_bytes)?;
         let mut chunks = answer.into_stream();
         while let Some(chunk) = chunks.next().await {
-            append(&mut file, &chunk.map_err(failed)?, self.max_bytes)?;
+            file.append(&chunk.map_err(failed)?)?;
         }
         Ok(file)
     }
@@ -148,7 +148,11 @@ mod tests {
     use super::*;
     use crate::audio::Audio;
     use jm_testkit::{HttpResponse, HttpServer};
-    use std::{net::IpAddr, time::Duration};
+    use std::{
+        io::{Read, Seek, SeekFrom},
+        net::IpAddr,
+        time::Duration,
+    };
 
     /// All names lead to loopback.
     fn s3(options: S3Options) -> S3 {
@@ -157,7 +161,12 @@ mod tests {
     }
 
     async fn fetch(s3: &S3, bucket: &str) -> Result<Vec<u8>, EngineError> {
-        tokio::time::timeout(Duration::from_secs(20), s3.fetch(bucket, "a/b.wav")).await.unwrap()
+        let file = tokio::time::timeout(Duration::from_secs(20), s3.fetch(bucket, "a/b.wav")).await.unwrap()?;
+        let mut bytes = Vec::new();
+        let mut file = file.sealed()?;
+        file.seek(SeekFrom::Start(0)).unwrap();
+        file.read_to_end(&mut bytes).unwrap();
+        Ok(bytes)
     }
 
     #[tokio::test]

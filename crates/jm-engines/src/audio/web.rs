@@ -8,6 +8,7 @@ use url::{Host, Url};
 
 use super::{
     address::is_public,
+    memory_file::MemoryFile,
     resolver::{AllowedHosts, Lookup, NotPublic, PublicOnly},
     status::{classify, retry_after},
 };
@@ -47,8 +48,8 @@ impl Web {
         Ok(Self { http, allowed, max_bytes })
     }
 
-    /// The file's bytes. Errors are about the URL that was given, which the caller names.
-    pub(super) async fn fetch(&self, mut url: Url) -> Result<Vec<u8>, EngineError> {
+    /// The file. Errors are about the URL that was given, which the caller names.
+    pub(super) async fn fetch(&self, mut url: Url) -> Result<MemoryFile, EngineError> {
         for _ in 0..=MAX_REDIRECTS {
             self.check(&url)?;
             let answer = self.http.get(url.clone()).send().await.map_err(network)?;
@@ -90,7 +91,7 @@ impl Web {
         Err(EngineError::permanent("an address that is not public, and not in `allowed_hosts`"))
     }
 
-    async fn read(&self, mut answer: Response) -> Result<Vec<u8>, EngineError> {
+    async fn read(&self, mut answer: Response) -> Result<MemoryFile, EngineError> {
         let status = answer.status();
         if !status.is_success() {
             let class = classify(status.as_u16(), retry_after(answer.headers(), SystemTime::now()));
@@ -99,34 +100,12 @@ impl Web {
             return Err(EngineError::new(class, shown(status.as_u16())));
         }
         let announced = answer.content_length();
-        let mut file = reserved(announced, self.max_bytes)?;
+        let mut file = MemoryFile::new(announced, self.max_bytes)?;
         while let Some(chunk) = answer.chunk().await.map_err(network)? {
-            append(&mut file, &chunk, self.max_bytes)?;
+            file.append(&chunk)?;
         }
         Ok(file)
     }
-}
-
-/// Room for a file whose length is announced. A length that is a lie costs nothing: memory is only used when written.
-pub(super) fn reserved(announced: Option<u64>, max_bytes: usize) -> Result<Vec<u8>, EngineError> {
-    match announced.map(usize::try_from) {
-        Some(Ok(length)) if length <= max_bytes => Ok(Vec::with_capacity(length)),
-        Some(_) => Err(too_large(max_bytes)),
-        None => Ok(Vec::new()),
-    }
-}
-
-/// Adds what arrived, up to the limit.
-pub(super) fn append(file: &mut Vec<u8>, chunk: &[u8], max_bytes: usize) -> Result<(), EngineError> {
-    if file.len() + chunk.len() > max_bytes {
-        return Err(too_large(max_bytes));
-    }
-    file.extend_from_slice(chunk);
-    Ok(())
-}
-
-pub(super) fn too_large(max_bytes: usize) -> EngineError {
-    EngineError::permanent(format!("a file of more than {max_bytes} bytes, which `max_bytes` allows"))
 }
 
 fn network(error: reqwest::Error) -> EngineError {

@@ -23,7 +23,7 @@ use crate::{
 const SERVER: &str = "JM_TEST_SERVER";
 
 /// Runs one of the ignored tests below, which has to pass.
-async fn passes_alone(test: &str, environment: &[(&str, String)]) -> anyhow::Result<()> {
+pub(crate) async fn passes_alone(test: &str, environment: &[(&str, String)]) -> anyhow::Result<()> {
     let mut command = Command::new(env::current_exe()?);
     command.args(["--exact", test, "--ignored", "--nocapture"]).kill_on_drop(true);
     for name in ["NO_PROXY", "no_proxy", "REQUEST_METHOD"] {

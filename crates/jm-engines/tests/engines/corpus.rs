@@ -1,191 +1,133 @@
-//! What servers really answer: each file of `testdata/engines` is one answer, with the place where its form is documented
-//! or reported and what it has to come to.
+//! Kinds of files that people have: each decoded as ffmpeg decodes it, or refused as the documentation says.
 
-use std::{fs, path::Path, time::Duration};
+mod kinds;
 
-use jm_engines::{ChatRequest, EngineError, EngineOptions, ErrorClass, TranscriptionHints, audio::Audio};
-use jm_tasks::{ChatMessage, Purpose, Role};
-use jm_testkit::{HttpRequest, HttpResponse, HttpServer};
-use serde_json::{Value, json};
+use std::{fmt::Write, fs, path::Path, process::Stdio};
 
-use crate::{call, options};
+use anyhow::{Context, Result, bail, ensure};
+use futures_util::{StreamExt, stream};
+use jm_engines::{ErrorClass, audio::AudioOptions};
+use tokio::process::Command;
 
-/// What a server answers that has taken the request.
-const ANSWER: &str = "The meeting was moved to Thursday.";
+use crate::sources::fetch;
+use kinds::{KINDS, Kind, Outcome};
+
+/// Speech of Debian's pocketsphinx-testdata.
+const SPEECH: &str = "/usr/share/pocketsphinx/test/data/librivox/sense_and_sensibility_01_austen_64kb-0880.wav";
+/// How much longer or shorter than ffmpeg's a recording may be: 50 ms.
+const LENGTH_SAMPLES: usize = 800;
+/// A second, which is compared at once.
+const WINDOW: usize = 16_000;
+/// How alike it has to be.
+const CORRELATION: f64 = 0.95;
+/// Kinds that are made and decoded at a time.
+const AT_A_TIME: usize = 4;
+/// Where the outcomes are told.
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/recordings.md");
 
 #[tokio::test]
-async fn every_recorded_answer_ends_as_its_file_says() -> anyhow::Result<()> {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("testdata/engines");
-    let mut failed = Vec::new();
-    let mut tried = 0;
-    for server in fs::read_dir(folder)? {
-        for file in fs::read_dir(server?.path())? {
-            let path = file?.path();
-            let case: Value = serde_json::from_slice(&fs::read(&path)?)?;
-            assert!(case["source"].as_str().is_some_and(|source| !source.is_empty()), "{}", path.display());
-            if let Err(error) = ends_as_it_should(&case).await {
-                failed.push(format!("{}: {error}", path.display()));
-            }
-            tried += 1;
-        }
-    }
-    assert!(failed.is_empty(), "{} of {tried} failed:\n{}", failed.len(), failed.join("\n"));
-    assert!(tried >= 70, "{tried} files");
-    Ok(())
+async fn every_kind_of_file_is_decoded_as_ffmpeg_does_it_or_refused_by_its_name() {
+    assert!(KINDS.len() >= 100, "{}", KINDS.len());
+    let checked = stream::iter(KINDS).map(|kind| async move { (kind.name, check(kind).await) });
+    let failures: Vec<String> = checked
+        .buffer_unordered(AT_A_TIME)
+        .filter_map(async |(name, checked)| Some(format!("{name}: {:#}", checked.err()?)))
+        .collect()
+        .await;
+    assert!(failures.is_empty(), "{} of {}:\n{}", failures.len(), KINDS.len(), failures.join("\n"));
 }
 
-async fn ends_as_it_should(case: &Value) -> anyhow::Result<()> {
-    let server = HttpServer::start().await?;
-    let (answer, refuses) = (response(&case["answer"]), case["refuses"].as_str().map(str::to_owned));
-    let kind = case["engine"].as_str().unwrap_or_default().to_owned();
-    let path = match kind.as_str() {
-        "chat" => "/v1/chat/completions",
-        "embedding" => "/v1/embeddings",
-        "transcription" => "/v1/audio/transcriptions",
-        other => anyhow::bail!("no engine `{other}`"),
-    };
-    let of_kind = kind.clone();
-    server.on("POST", path, move |request| match &refuses {
-        Some(part) if !has(request, part) => taken(&of_kind, request),
-        _ => answer.clone(),
-    });
-    let options = options(&server);
-    let found = match kind.as_str() {
-        "chat" => chat(&options, case).await,
-        "embedding" => embedding(&options, case).await,
-        _ => transcription(&options).await,
-    };
-    compare(&case["expect"], found, server.requests().len(), case["refuses"].is_string())
-}
-
-fn response(answer: &Value) -> HttpResponse {
-    let status = u16::try_from(answer["status"].as_u64().unwrap()).unwrap();
-    let response = match answer["text"].as_str() {
-        Some(text) => HttpResponse::bytes("text/plain", text.as_bytes().to_vec()).with_status(status),
-        None => HttpResponse::json(status, answer["json"].clone()),
-    };
-    let headers = answer["headers"].as_object().cloned().unwrap_or_default();
-    headers.into_iter().fold(response, |response, (name, value)| response.header(name, value.as_str().unwrap()))
-}
-
-/// Whether a request has the part that the server refuses.
-fn has(request: &HttpRequest, part: &str) -> bool {
-    if let Some(most) = part.strip_prefix("batch:") {
-        return request.json()["input"].as_array().unwrap().len() > most.parse().unwrap();
+/// To write it anew: `JM_WRITE_DOCS=1 cargo test -p jm-engines the_table_of_kinds`.
+#[test]
+fn the_table_of_kinds_in_the_documentation_has_every_outcome() {
+    let mut table = String::from("| Kind | Outcome |\n|---|---|\n");
+    for kind in KINDS {
+        let outcome = match kind.outcome {
+            Outcome::Decoded => "decoded".to_owned(),
+            Outcome::DecodedLike(options) if options.contains("async") => "decoded, with its pauses".to_owned(),
+            Outcome::DecodedLike(_) => "decoded".to_owned(),
+            Outcome::Refused(text) => format!("dead letter: `{text}`"),
+        };
+        writeln!(table, "| {} | {outcome} |", kind.name).unwrap();
     }
-    if let Some(most) = part.strip_prefix("length:") {
-        return request.json()["input"][0].as_str().unwrap().len() > most.parse().unwrap();
-    }
-    let field = |name: &str| request.form().iter().any(|field| field.name == name);
-    match part {
-        "system" => request.json()["messages"].as_array().unwrap().iter().any(|one| one["role"] == "system"),
-        "thinking" => request.json()["enable_thinking"] != false,
-        "verbose_json" => request.form().iter().any(|field| field.body.as_ref() == b"verbose_json"),
-        "granularities" => field("timestamp_granularities[]"),
-        "language" => field("language"),
-        other => request.json().get(other).is_some(),
+    let page = fs::read_to_string(PAGE).unwrap();
+    let begin = page.find("| Kind |").expect("the page has the table");
+    let new = format!("{}{table}", &page[..begin]);
+    if std::env::var_os("JM_WRITE_DOCS").is_some() {
+        fs::write(PAGE, &new).unwrap();
+    } else {
+        assert!(page == new, "docs/recordings.md is not what this test makes of the kinds; JM_WRITE_DOCS=1 writes it");
     }
 }
 
-/// What a server answers that has taken the request.
-fn taken(kind: &str, request: &HttpRequest) -> HttpResponse {
-    let body = match kind {
-        "chat" => json!({"choices": [{"message": {"content": ANSWER}, "finish_reason": "stop"}]}),
-        "embedding" => {
-            let texts = request.json()["input"].as_array().unwrap().len();
-            let data: Vec<Value> = (0..texts).map(|index| json!({"index": index, "embedding": [0.6, 0.8]})).collect();
-            json!({ "data": data })
-        }
-        _ => json!({ "text": ANSWER }),
-    };
-    HttpResponse::json(200, body)
-}
-
-/// What an engine made of an answer.
-#[derive(Debug, Default)]
-struct Found {
-    text: String,
-    truncated: bool,
-    model: String,
-    prompt_tokens: Option<u64>,
-    completion_tokens: Option<u64>,
-}
-
-async fn chat(options: &EngineOptions, case: &Value) -> Result<Found, EngineError> {
-    let text =
-        if case["prompt"] == "long" { "the meeting was moved to Thursday ".repeat(2000) } else { "a note".into() };
-    let message = |role, content: &str| ChatMessage { role, content: content.into() };
-    let request = ChatRequest {
-        messages: vec![message(Role::System, "be brief"), message(Role::User, &text)],
-        temperature: Some(0.3),
-        ..ChatRequest::default()
-    };
-    let answer = options.chat().unwrap().complete(&request, &call()).await?;
-    Ok(Found {
-        text: answer.text,
-        truncated: answer.truncated,
-        model: answer.model,
-        prompt_tokens: answer.prompt_tokens,
-        completion_tokens: answer.completion_tokens,
-    })
-}
-
-async fn embedding(options: &EngineOptions, case: &Value) -> Result<Found, EngineError> {
-    let count = usize::try_from(case["texts"].as_u64().unwrap_or(1)).unwrap();
-    let texts: Vec<String> = match count {
-        1 => vec!["word ".repeat(60)],
-        count => (0..count).map(|number| format!("text {number}")).collect(),
-    };
-    let answer = options.embedding().unwrap().embed(&texts, Purpose::Passage, &call()).await?;
-    assert_eq!(answer.vectors.len(), count);
-    Ok(Found::default())
-}
-
-async fn transcription(options: &EngineOptions) -> Result<Found, EngineError> {
-    let hints = TranscriptionHints { language: Some("nb".into()), prompt: Some("names".into()) };
-    let audio = Audio::from_samples(vec![1; 32_000]);
-    let answer = options.transcription().unwrap().transcribe(&audio, &hints, &call()).await?;
-    Ok(Found { text: answer.text, ..Found::default() })
-}
-
-fn compare(expected: &Value, found: Result<Found, EngineError>, requests: usize, learns: bool) -> anyhow::Result<()> {
-    let found = match found {
-        Ok(found) => found,
-        Err(error) => {
-            let class = match error.class() {
-                ErrorClass::Permanent => json!("permanent"),
-                ErrorClass::Operator => json!("operator"),
-                ErrorClass::Retryable => json!("retryable"),
-                ErrorClass::RetryAfter(_) => json!("wait"),
-            };
-            anyhow::ensure!(expected["class"] == class, "{class}: {error}");
-            if let Some(wait) = expected["wait_ms"].as_u64() {
-                let wait = ErrorClass::RetryAfter(Duration::from_millis(wait));
-                anyhow::ensure!(error.class() == wait, "{:?}", error.class());
-            }
-            let too_long = expected["too_long"].as_bool().unwrap_or_default();
-            anyhow::ensure!(error.is_too_long() == too_long, "too long: {}", error.is_too_long());
-            let perhaps = expected["perhaps_too_long"].as_bool().unwrap_or(too_long);
-            anyhow::ensure!(error.may_be_too_long() == perhaps, "perhaps too long: {}", error.may_be_too_long());
-            let says = expected["says"].as_str().unwrap_or_default();
-            anyhow::ensure!(error.to_string().contains(says), "{error}");
+async fn check(kind: &Kind) -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join(kind.file);
+    let script = format!("set -e; f() {{ ffmpeg -nostdin -v error -y -threads 1 \"$@\"; }}; {}", kind.script);
+    let mut make = Command::new("sh");
+    make.args(["-c", &script]).current_dir(&folder).env("S", SPEECH).env("O", &path).stdin(Stdio::null());
+    let made = make.output().await?;
+    ensure!(made.status.success(), "could not be made: {}", String::from_utf8_lossy(&made.stderr));
+    let options = AudioOptions { folder: Some(folder.path().into()), ..AudioOptions::default() };
+    let decoded = fetch(&options, &format!("file://{}", path.display())).await;
+    let like = match kind.outcome {
+        Outcome::Refused(text) => {
+            let Err(error) = decoded else { bail!("decoded") };
+            ensure!(error.class() == ErrorClass::Permanent && error.to_string().contains(text), "{error}");
             return Ok(());
         }
+        Outcome::Decoded => "",
+        Outcome::DecodedLike(options) => options,
     };
-    anyhow::ensure!(expected["class"].is_null(), "{found:?}");
-    if let Some(calls) = expected["calls"].as_u64() {
-        anyhow::ensure!(requests as u64 == calls, "{requests} calls");
-        return Ok(());
-    }
-    anyhow::ensure!(requests == if learns { 2 } else { 1 }, "{requests} calls");
-    anyhow::ensure!(expected["text"] == found.text.as_str(), "{found:?}");
-    anyhow::ensure!(expected["truncated"].as_bool().unwrap_or_default() == found.truncated, "{found:?}");
-    for (field, value) in [
-        ("prompt_tokens", json!(found.prompt_tokens)),
-        ("completion_tokens", json!(found.completion_tokens)),
-        ("model", json!(found.model)),
-    ] {
-        anyhow::ensure!(expected.get(field).is_none_or(|expected| *expected == value), "{found:?}");
-    }
+    let ours = decoded.map_err(|error| anyhow::anyhow!("{error}"))?;
+    let theirs = ffmpeg(&path, like).await?;
+    ensure!(theirs.len() > 16_000, "ffmpeg decodes {} samples", theirs.len());
+    let (ours, lengths) = (ours.samples(), (ours.samples().len(), theirs.len()));
+    ensure!(lengths.0.abs_diff(lengths.1) <= LENGTH_SAMPLES, "{} samples; ffmpeg: {}", lengths.0, lengths.1);
+    let alike = correlation(ours, &theirs);
+    ensure!(alike >= CORRELATION, "correlation {alike:.3}");
     Ok(())
+}
+
+/// What ffmpeg decodes a file to.
+async fn ffmpeg(path: &Path, options: &str) -> Result<Vec<i16>> {
+    let mut command = Command::new("ffmpeg");
+    command.args(["-nostdin", "-v", "error", "-threads", "1", "-i"]).arg(path).args(options.split_whitespace());
+    let output = command.args(["-vn", "-ac", "1", "-ar", "16000", "-f", "s16le", "-"]).output().await;
+    let output = output.context("ffmpeg is needed: scripts/install-system-packages")?;
+    Ok(output.stdout.chunks_exact(2).map(|sample| i16::from_le_bytes([sample[0], sample[1]])).collect())
+}
+
+/// How alike two recordings are, second by second: where files were joined, each decoder has its own few milliseconds.
+fn correlation(a: &[i16], b: &[i16]) -> f64 {
+    let length = a.len().min(b.len());
+    let (mut alike, mut weight) = (0.0, 0.0);
+    for begin in (0..length).step_by(WINDOW) {
+        let window = &a[begin..length.min(begin + WINDOW)];
+        let energy: f64 = window.iter().map(|&sample| f64::from(sample).powi(2)).sum();
+        alike += best(window, b, begin) * energy;
+        weight += energy;
+    }
+    alike / weight.max(1.0)
+}
+
+/// The best correlation of a part of a recording with one as long of another, near the same place.
+fn best(window: &[i16], other: &[i16], begin: usize) -> f64 {
+    let at = |place: usize, step| {
+        let Some(there) = other.get(place..place + window.len()) else { return (0.0, place) };
+        let (mut both, mut of_a, mut of_b) = (0.0, 1.0, 1.0);
+        for (&a, &b) in window.iter().zip(there).step_by(step) {
+            let (a, b) = (f64::from(a), f64::from(b));
+            both += a * b;
+            of_a += a * a;
+            of_b += b * b;
+        }
+        (both / f64::sqrt(of_a * of_b), place)
+    };
+    let best = |places: &mut dyn Iterator<Item = usize>, step| {
+        places.map(|place| at(place, step)).max_by(|(a, _), (b, _)| a.total_cmp(b)).unwrap_or((0.0, 0))
+    };
+    // Speech changes little within a quarter of a millisecond.
+    let (_, near) = best(&mut (begin.saturating_sub(LENGTH_SAMPLES)..=begin + LENGTH_SAMPLES).step_by(4), 7);
+    best(&mut (near.saturating_sub(4)..=near + 4), 1).0
 }

@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use jm_engines::{
     Call, EngineError, ErrorClass,
-    audio::{Audio, AudioFetcher, AudioOptions, S3Options},
+    audio::{Audio, AudioFetcher, AudioOptions, Decoder, S3Options},
 };
 use jm_tasks::AudioSource;
 use jm_testkit::{HttpResponse, HttpServer};
@@ -21,8 +21,13 @@ pub(crate) fn loopback() -> AudioOptions {
     AudioOptions { allowed_hosts: vec!["127.0.0.1".into()], timeout: LIMIT, ..AudioOptions::default() }
 }
 
+/// The process that decodes, as a program of its own: that of the tests is not ours.
+pub(crate) fn decoder() -> Decoder {
+    Decoder::program(env!("CARGO_BIN_EXE_decode-recording"))
+}
+
 pub(crate) async fn fetch(options: &AudioOptions, url: &str) -> Result<Audio, EngineError> {
-    let fetcher = AudioFetcher::new(options.clone()).unwrap();
+    let fetcher = AudioFetcher::new(options.clone(), decoder()).unwrap();
     let source = AudioSource { url: url.to_owned() };
     tokio::time::timeout(LIMIT, fetcher.fetch(&source, &call())).await.expect("a limit holds")
 }
@@ -78,7 +83,7 @@ async fn a_cancelled_fetch_ends_at_once() -> anyhow::Result<()> {
     let server = HttpServer::start().await?;
     server.on("GET", "/a.wav", |_| HttpResponse::never());
     let call = Call::default();
-    let (fetcher, token) = (AudioFetcher::new(loopback())?, call.cancellation.clone());
+    let (fetcher, token) = (AudioFetcher::new(loopback(), decoder())?, call.cancellation.clone());
     let source = AudioSource { url: server.url("/a.wav") };
     let (outcome, ()) = tokio::join!(tokio::time::timeout(LIMIT, fetcher.fetch(&source, &call)), async {
         server.wait_for_requests(1, LIMIT).await.unwrap();
@@ -130,7 +135,7 @@ async fn an_object_is_fetched_from_the_store_with_a_signature() -> anyhow::Resul
 async fn a_stores_status_becomes_its_class_without_a_second_try() -> anyhow::Result<()> {
     let server = HttpServer::start().await?;
     let body = "<Error><Code>NoSuchKey</Code><Message>AKIDCANARY canary</Message></Error>";
-    let fetcher = AudioFetcher::new(s3(&server))?;
+    let fetcher = AudioFetcher::new(s3(&server), decoder())?;
     let source = AudioSource { url: "s3://bucket/key".into() };
     let wait = ErrorClass::RetryAfter(Duration::from_secs(9));
     for status in 300..=599 {

@@ -15,7 +15,6 @@ use super::{
     ConsumerState, DrainReport, Shared, Stop, backlog,
     handoff::Order,
     queue::Queue,
-    report::Reports,
     subscription::{Drained, Subscription, SubscriptionEnd},
     worker::Worker,
 };
@@ -23,6 +22,7 @@ use crate::{
     backoff::{ReconnectBackoff, jittered},
     broker::{ConnectionPool, PooledConnection},
     error::ConnectError,
+    error_kinds::ErrorKinds,
     options::{ConsumerOptions, DeadLetter},
     topology::{self, Topology},
 };
@@ -79,7 +79,7 @@ impl Supervisor {
     async fn supervise(&self) -> Drained {
         let options = &self.shared.options;
         let mut backoff = ReconnectBackoff::new(options.reconnect_delay, options.reconnect_max_delay);
-        let mut reports = Reports::default();
+        let mut reported = ErrorKinds::default();
         loop {
             let opened = tokio::select! {
                 biased;
@@ -93,7 +93,7 @@ impl Supervisor {
                 }
                 Ok(group) => {
                     let since = Instant::now();
-                    reports.clear();
+                    reported.clear();
                     self.set_state(ConsumerState::Ready);
                     tracing::info!(
                         queue = &*self.shared.queue,
@@ -116,7 +116,7 @@ impl Supervisor {
             };
             let fatal = error.is_fatal();
             let delay = if fatal { jittered(options.refused_delay) } else { backoff.next_delay() };
-            reports.report(&self.shared.queue, &error, reason, delay);
+            self.report(&error, reason, delay, &mut reported);
             self.set_state(ConsumerState::Waiting { error });
             tokio::select! {
                 () = self.stop.requested() => return Drained::default(),
@@ -185,6 +185,19 @@ impl Supervisor {
         metrics.consumer_ready.set(f64::from(u8::from(matches!(state, ConsumerState::Ready))));
         metrics.draining.set(f64::from(u8::from(matches!(state, ConsumerState::Draining))));
         self.state.send_replace(state);
+    }
+
+    /// As what it is when it is the first of its kind since the consumer was ready, and as a detail otherwise.
+    fn report(&self, error: &ConnectError, reason: &'static str, delay: Duration, reported: &mut ErrorKinds) {
+        let queue = &*self.shared.queue;
+        let text = error.to_string();
+        if !reported.is_new(&text) {
+            tracing::debug!(queue, reason, error = text, retry_in = ?delay, "still not consuming");
+        } else if error.is_fatal() {
+            tracing::error!(queue, reason, error = text, retry_in = ?delay, "cannot consume until an operator corrects this; trying again slowly");
+        } else {
+            tracing::warn!(queue, reason, error = text, retry_in = ?delay, "not consuming; reconnecting");
+        }
     }
 }
 

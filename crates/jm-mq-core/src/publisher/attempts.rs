@@ -80,7 +80,9 @@ impl Inner {
                     ConnectError::Lost(reason)
                 }
             };
-            let wait = if error.is_fatal() { jittered(LEAST_FATAL_WAIT) } else { backoff.next_delay() };
+            // Other publishes have all of the connection's channels, and return them in a moment.
+            let shared = matches!(error, ConnectError::TooFewChannels { .. });
+            let wait = if error.is_fatal() && !shared { jittered(LEAST_FATAL_WAIT) } else { backoff.next_delay() };
             progress.set(Stage::Waiting(Some(error)));
             tokio::time::sleep(wait.max(suspicion.least_wait(outgoing))).await;
         }

@@ -13,11 +13,11 @@ use crate::support::{
     Bench, Record, broker_options, is_reported_once, logs, quick, recording, waiting, waits_with, within,
 };
 
-/// A node that asks for client certificates, knows SASL EXTERNAL, listens at ::1 too, and allows few channels.
+/// A node that asks for client certificates, knows SASL EXTERNAL, listens at `::1` too, and allows few channels.
 struct Strict {
     authority: Authority,
     node: RabbitNode,
-    /// At ::1, without TLS.
+    /// At `::1`, without TLS.
     ipv6_port: u16,
 }
 

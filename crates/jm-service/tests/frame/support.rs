@@ -44,12 +44,9 @@ pub(crate) async fn send(vhost: &Vhost, id: &str, body: &str) {
 
 /// The example worker where each `file` stands in the place of a path of the system's, for it alone.
 pub(crate) fn worker_with(files: &[(&Path, &str)]) -> WorkerProcessBuilder {
-    let mut script = String::new();
-    for (file, place) in files {
-        script += &format!("mount --bind '{}' {place} && ", file.display());
-    }
-    script += &format!("exec '{}'", program().display());
-    unshare().arg("--mount").arg("sh").arg("-c").arg(script)
+    let mounts = files.iter().map(|(file, place)| format!("mount --bind '{}' {place}", file.display()));
+    let script: Vec<String> = mounts.chain([format!("exec '{}'", program().display())]).collect();
+    unshare().arg("--mount").arg("sh").arg("-c").arg(script.join(" && "))
 }
 
 /// Without privileges, namespaces are to be had in a user namespace of one's own.

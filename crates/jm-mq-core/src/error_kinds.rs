@@ -1,34 +1,19 @@
-//! One line in the log for each kind of failure to consume, until it consumes again.
+//! Which errors are news: each of its kind once.
 
-use std::{collections::VecDeque, time::Duration};
+use std::collections::VecDeque;
 
-use crate::error::ConnectError;
-
-/// The kinds that are remembered: more than one broker has to offer.
+/// The kinds that are remembered: more than a broker or a database has to offer.
 const MAX_KINDS: usize = 16;
 
-/// What was reported since the consumer was ready last.
-#[derive(Default)]
-pub(super) struct Reports(VecDeque<String>);
+/// Kinds of error texts, for a log that has one line for each kind while something is tried again and again.
+///
+/// Texts that differ in numbers and durations alone are of one kind: an address or a wait varies from attempt to attempt.
+#[derive(Clone, Debug, Default)]
+pub struct ErrorKinds(VecDeque<String>);
 
-impl Reports {
-    pub(super) fn clear(&mut self) {
-        self.0.clear();
-    }
-
-    /// Logs `error` as what it is when it is the first of its kind, and as a detail otherwise.
-    pub(super) fn report(&mut self, queue: &str, error: &ConnectError, reason: &'static str, delay: Duration) {
-        let text = error.to_string();
-        if !self.is_new(&text) {
-            tracing::debug!(queue, reason, error = text, retry_in = ?delay, "still not consuming");
-        } else if error.is_fatal() {
-            tracing::error!(queue, reason, error = text, retry_in = ?delay, "cannot consume until an operator corrects this; trying again slowly");
-        } else {
-            tracing::warn!(queue, reason, error = text, retry_in = ?delay, "not consuming; reconnecting");
-        }
-    }
-
-    fn is_new(&mut self, text: &str) -> bool {
+impl ErrorKinds {
+    /// Whether this is the first of its kind, which is remembered from now on.
+    pub fn is_new(&mut self, text: &str) -> bool {
         let kind = without_numbers(text);
         if self.0.contains(&kind) {
             return false;
@@ -38,6 +23,11 @@ impl Reports {
         }
         self.0.push_back(kind);
         true
+    }
+
+    /// What comes is news again: it has worked meanwhile.
+    pub fn clear(&mut self) {
+        self.0.clear();
     }
 }
 
@@ -80,14 +70,14 @@ mod tests {
 
     #[test]
     fn errors_that_alternate_are_reported_once_each_until_it_is_cleared() {
-        let mut reports = Reports::default();
-        let new: Vec<bool> = ["a 1s", "b", "a 2s", "b", "a 3ms"].map(|text| reports.is_new(text)).to_vec();
+        let mut kinds = ErrorKinds::default();
+        let new: Vec<bool> = ["a 1s", "b", "a 2s", "b", "a 3ms"].map(|text| kinds.is_new(text)).to_vec();
         assert_eq!(new, [true, true, false, false, false]);
-        reports.clear();
-        assert!(reports.is_new("a 1s"));
+        kinds.clear();
+        assert!(kinds.is_new("a 1s"));
         for letter in 'a'..='z' {
-            reports.is_new(&letter.to_string());
+            kinds.is_new(&letter.to_string());
         }
-        assert_eq!(reports.0.len(), MAX_KINDS);
+        assert_eq!(kinds.0.len(), MAX_KINDS);
     }
 }
