@@ -108,7 +108,7 @@ impl Seed {
         let Self { seed, minutes, brokers, queues, nack_requeue, .. } = self;
         let mut command = format!("make chaos SEED={seed} MINUTES={minutes} BROKERS={brokers}");
         if queues != "default" {
-            command += &format!(" QUEUES={queues}");
+            command = format!("{command} QUEUES={queues}");
         }
         if *nack_requeue {
             command += " NACK_REQUEUE=true";

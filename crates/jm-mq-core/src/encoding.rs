@@ -190,8 +190,10 @@ mod tests {
         compress_to_vec(body, CompressionLevel::Fastest)
     }
 
+    type Encode = fn(&[u8]) -> Vec<u8>;
+
     /// Each encoding with its writer.
-    const ENCODINGS: [(&str, fn(&[u8]) -> Vec<u8>); 4] =
+    const ENCODINGS: [(&str, Encode); 4] =
         [("gzip", gzip_of), ("deflate", zlib_of), ("deflate", raw_of), ("zstd", zstd_of)];
 
     #[test]

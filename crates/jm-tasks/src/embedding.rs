@@ -62,7 +62,7 @@ pub struct Embedded {
     /// The texts that were longer than the model reads: each was embedded in pieces, and its vector is their mean.
     #[serde(
         default,
-        deserialize_with = "bounded::list::<{ Embed::MAX_TEXTS }, _, _>",
+        deserialize_with = "bounded::list_or_null::<{ Embed::MAX_TEXTS }, _, _>",
         skip_serializing_if = "Vec::is_empty"
     )]
     #[schemars(length(max = Embed::MAX_TEXTS))]

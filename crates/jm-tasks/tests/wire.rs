@@ -160,6 +160,7 @@ fn every_list_has_an_end_in_the_schema_and_in_the_type() {
     let expected = [
         "asr.transcribe /turns",
         "asr.transcribed /segments",
+        "embed.embedded /split",
         "embed.embedded /vectors",
         "embed.embedded /vectors/0",
         "embed.text /texts",

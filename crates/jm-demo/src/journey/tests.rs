@@ -49,7 +49,8 @@ fn done(journey: &mut Journey, stage: Stage, text: &str) {
             view.transcription = Some(Transcribed { record_id, revision, text, language, duration, segments, model });
         }
         Stage::Embedding => {
-            view.embedding = Some(Embedded { record_id, revision, vectors: Vec::new(), dimensions: 0, model, split: Vec::new() });
+            view.embedding =
+                Some(Embedded { record_id, revision, vectors: Vec::new(), dimensions: 0, model, split: Vec::new() });
         }
         Stage::Summary | Stage::Title => {
             let (task, text, language, truncated) = (LlmTask::Summarize, text.to_owned(), None, false);

@@ -196,7 +196,7 @@ impl Decoding<'_, '_> {
         packet.trim_end = <_>::default();
         let timed = [FORMAT_ID_ISOMP4, FORMAT_ID_MKV].contains(&self.id);
         if timed {
-            playing.timeline.reach(begin, &mut |played| output.play(played))?;
+            playing.timeline.reach(begin, &mut |played| output.play(&played))?;
         }
         self.reached = if timed { self.reached.max(begin + length) } else { self.reached + length };
         match playing.decoder.decode(&packet) {
@@ -211,7 +211,7 @@ impl Decoding<'_, '_> {
                 }
                 playing.padded = added > 0;
                 for sound in [sound, more] {
-                    playing.timeline.push(rate, sound, added, &mut |played| output.play(played))?;
+                    playing.timeline.push(rate, sound, added, &mut |played| output.play(&played))?;
                 }
                 Ok(true)
             }
@@ -220,7 +220,7 @@ impl Decoding<'_, '_> {
                 if playing.timeline.lost > MISSING_TOLERATED {
                     return Err(Failure::File(format!("damaged: more than a second cannot be decoded ({error})")));
                 }
-                playing.timeline.silence(length, &mut |played| output.play(played))?;
+                playing.timeline.silence(length, &mut |played| output.play(&played))?;
                 Ok(false)
             }
             Err(Undecoded::Track(error)) => Err(Failure::File(error)),
@@ -230,7 +230,7 @@ impl Decoding<'_, '_> {
     /// Plays what was held back of the track's end, if that is sound.
     fn end_of_track(&mut self) -> Result<(), Failure> {
         let Self { playing, output, .. } = self;
-        playing.timeline.finish(output.rate, playing.padded, &mut |played| output.play(played))
+        playing.timeline.finish(output.rate, playing.padded, &mut |played| output.play(&played))
     }
 }
 
@@ -244,7 +244,7 @@ struct Output<'a> {
 }
 
 impl Output<'_> {
-    fn play(&mut self, played: Played<'_>) -> Result<(), Failure> {
+    fn play(&mut self, played: &Played<'_>) -> Result<(), Failure> {
         match played {
             Played::Sound(mono) => self.push(mono),
             Played::Silence(seconds) => {
@@ -269,14 +269,14 @@ impl Output<'_> {
 
     fn push(&mut self, mono: &[f32]) -> Result<(), Failure> {
         let (rate, max_duration) = (self.rate, self.max_duration);
-        self.collector.push(rate, mono).map_err(|full| collecting(full, max_duration))?;
+        self.collector.push(rate, mono).map_err(|full| collecting(full.as_ref(), max_duration))?;
         if self.collector.waiting() >= CHUNK { self.hand_on() } else { Ok(()) }
     }
 
     /// The number of all samples.
     fn finish(&mut self) -> Result<usize, Failure> {
         let max_duration = self.max_duration;
-        self.collector.finish().map_err(|full| collecting(full, max_duration))?;
+        self.collector.finish().map_err(|full| collecting(full.as_ref(), max_duration))?;
         self.hand_on()?;
         Ok(self.collector.len())
     }
@@ -385,7 +385,7 @@ fn undecodable(error: &dyn std::fmt::Display) -> Failure {
     Failure::File(format!("cannot be decoded: {error}"))
 }
 
-fn collecting(full: Option<Full>, max_duration: Duration) -> Failure {
+fn collecting(full: Option<&Full>, max_duration: Duration) -> Failure {
     match full {
         Some(Full) => too_long(max_duration),
         None => Failure::File("cannot be resampled to 16 kHz".to_owned()),

@@ -53,7 +53,7 @@ impl Decoder {
             codec.extra_data = Some(core);
         }
         let kind = if codec.codec == CODEC_ID_OPUS {
-            let channels = codec.channels.as_ref().map(|channels| channels.count());
+            let channels = codec.channels.as_ref().map(symphonia::core::audio::Channels::count);
             Kind::Opus(Opus::new(codec.extra_data.as_deref(), channels)?)
         } else {
             Kind::Symphonia(symphonia(&codec)?)

@@ -20,7 +20,7 @@ pub(super) struct Opus {
 }
 
 impl Opus {
-    /// By the track's header, which live recordings in WebM and those in CAF may do without.
+    /// By the track's header, which live recordings in `WebM` and those in CAF may do without.
     pub(super) fn new(head: Option<&[u8]>, channels: Option<usize>) -> Result<Self, String> {
         let mut opus = Header { channels: channels.unwrap_or(2).clamp(1, 2), ..Header::default() };
         if let Some(&[_, channels, a, b, _, _, _, _, c, d, family]) =
@@ -54,7 +54,9 @@ impl Opus {
         interleaved.truncate(*frames.as_ref().unwrap_or(&0) * self.channels);
         frames?;
         if (self.gain - 1.0).abs() > f32::EPSILON {
-            interleaved.iter_mut().for_each(|sample| *sample *= self.gain);
+            for sample in interleaved.iter_mut() {
+                *sample *= self.gain;
+            }
         }
         Ok(())
     }

@@ -101,7 +101,7 @@ impl HttpChat {
         let texts: Vec<&str> = request.messages.iter().map(|message| message.content.as_str()).collect();
         let sending = Request { path: PATH, optional: &OPTIONAL, texts: &texts, call };
         let build = |known: &Known| Ok(Body::Json(self.body(request, known)));
-        Ok(self.client.post(&sending, build, |answer| self.read(request, &sending, &answer)).await?)
+        Ok(self.client.post(&sending, build, |answer| self.read(request, &sending, &answer.body)).await?)
     }
 
     fn read(&self, request: &ChatRequest, sent: &Request<'_>, answer: &Bytes) -> Result<Completion, Failure> {

@@ -59,6 +59,7 @@ pub(crate) struct Client {
 }
 
 /// What is sent.
+#[expect(clippy::large_enum_variant, reason = "there is one for each request")]
 pub(crate) enum Body {
     /// JSON's fields.
     Json(Map<String, Value>),
@@ -77,13 +78,20 @@ pub(crate) struct Request<'a> {
     pub(crate) call: &'a Call,
 }
 
+/// A successful answer.
+pub(crate) struct Answer {
+    pub(crate) body: Bytes,
+    /// Whether its type is `text/plain`.
+    pub(crate) is_plain_text: bool,
+}
+
 /// A request that failed.
 #[derive(Debug)]
 pub(crate) struct Failure {
     /// What it means.
     pub(crate) error: EngineError,
     /// The server's own words, if there was an answer.
-    pub(crate) refusal: Option<Refusal>,
+    pub(crate) refusal: Option<Box<Refusal>>,
     /// The answer's status, if there was one.
     pub(crate) status: Option<u16>,
 }
@@ -155,7 +163,7 @@ impl Client {
         &self,
         request: &Request<'_>,
         build: impl Fn(&Known) -> Result<Body, EngineError>,
-        read: impl Fn(Bytes) -> Result<T, Failure>,
+        read: impl Fn(Answer) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let mut left = MAX_REFUSED_PARTS;
         loop {
@@ -177,7 +185,7 @@ impl Client {
         }
     }
 
-    async fn send(&self, request: &Request<'_>, body: Body) -> Result<Bytes, Failure> {
+    async fn send(&self, request: &Request<'_>, body: Body) -> Result<Answer, Failure> {
         let path = request.path;
         let mut address =
             self.base.join(path).map_err(|_| self.failed(path, EngineError::operator, "not an address"))?;
@@ -207,12 +215,15 @@ impl Client {
         if !answer.status().is_success() {
             return Err(self.refusal(request, answer, deadline).await);
         }
+        let content_type = answer.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        let is_plain_text = content_type.is_some_and(|content_type| content_type.starts_with("text/plain"));
         // An answer without end is the server's fault, not the message's.
         let body = timeout_at(deadline, read(answer, self.max_response_bytes)).await.map_err(late)?.map_err(network)?;
-        body.ok_or_else(|| {
+        let body = body.ok_or_else(|| {
             let limit = format_args!("an answer of more than {} bytes", self.max_response_bytes);
             self.failed(path, EngineError::retryable, limit)
-        })
+        })?;
+        Ok(Answer { body, is_plain_text })
     }
 
     /// The body with what the configuration adds to it, replaces in it, or (`null`) takes out of it.
@@ -264,7 +275,7 @@ impl Client {
 
     fn refused(&self, request: &Request<'_>, refusal: Refusal, status: u16) -> Failure {
         let error = refusal.error(&self.request(request.path), self.key.as_ref(), request.texts);
-        Failure { error, refusal: Some(refusal), status: Some(status) }
+        Failure { error, refusal: Some(Box::new(refusal)), status: Some(status) }
     }
 
     /// An error about the content of a successful answer: retryable, since another answer may be better.

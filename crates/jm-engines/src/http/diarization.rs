@@ -1,12 +1,11 @@
 //! Who spoke when: `/audio/transcriptions` with `diarized_json`.
 
-use bytes::Bytes;
 use jm_mq_core::OptionsError;
 use jm_tasks::SpeakerTurn;
 use serde_json::Value;
 
 use super::{
-    client::{Body, Client, Request},
+    client::{Answer, Body, Client, Request},
     dialect::{json, profile::Known, refusal::Part},
     speech::{self, PATH},
 };
@@ -59,8 +58,8 @@ impl HttpDiarization {
             Ok(Body::Form(speech::file(audio, self.max_upload_bytes)?, fields))
         };
         let sending = Request { path: PATH, optional: &[Part::Chunking], texts: &[], call };
-        let read = |answer: Bytes| {
-            let answer: Value = self.client.parse(PATH, &answer)?;
+        let read = |answer: Answer| {
+            let answer: Value = self.client.parse(PATH, &answer.body)?;
             if let Some(failure) = self.client.error_inside(&sending, &answer) {
                 return Err(failure);
             }

@@ -2,15 +2,14 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use jm_mq_core::OptionsError;
 use jm_tasks::Purpose;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::{
-    client::{Body, Client, Failure, Request},
-    dialect::{json, profile::Known},
+    client::{self, Body, Client, Failure, Request},
+    dialect::{json, profile::Known, refusal::Refusal},
     tokens,
 };
 use crate::{
@@ -132,7 +131,7 @@ impl HttpEmbedding {
         if count == 1 {
             return self.in_pieces(batch, prefix, failure).await;
         }
-        let told = failure.refusal.as_ref().and_then(|refusal| refusal.batch_limit()).filter(|&limit| limit < count);
+        let told = failure.refusal.as_deref().and_then(Refusal::batch_limit).filter(|&limit| limit < count);
         let size = told.unwrap_or(count.div_ceil(2));
         let mut all = Embeddings::default();
         for (number, texts) in batch.texts.chunks(size).enumerate() {
@@ -248,8 +247,8 @@ impl HttpEmbedding {
             let fields: Map<String, Value> = fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect();
             Ok(Body::Json(fields))
         };
-        let read = |answer: Bytes| {
-            let answer: Answer = self.client.parse(PATH, &answer)?;
+        let read = |answer: client::Answer| {
+            let answer: Answer = self.client.parse(PATH, &answer.body)?;
             if answer.data.is_none()
                 && let Some(failure) = self.client.error_inside(&sending, &json!({ "error": answer.error }))
             {
@@ -337,7 +336,7 @@ fn in_order(data: Vec<Item>, count: usize) -> Result<Vec<Vec<f32>>, String> {
 fn places(given: &[Option<usize>]) -> Result<Option<Vec<usize>>, String> {
     let Some(all) = given.iter().copied().collect::<Option<Vec<usize>>>() else {
         // Those that are there have to agree with the order, or nobody knows where the others belong.
-        let least = given.iter().enumerate().filter_map(|(place, index)| (*index)?.checked_sub(place)).next();
+        let least = given.iter().enumerate().find_map(|(place, index)| (*index)?.checked_sub(place));
         let in_order =
             given.iter().enumerate().all(|(place, index)| index.is_none_or(|index| index.checked_sub(place) == least));
         return if in_order { Ok(None) } else { Err("a vector without an index, and others out of order".into()) };

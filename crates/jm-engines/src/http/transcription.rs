@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use jm_mq_core::OptionsError;
 use jm_tasks::TranscriptSegment;
 use serde_json::{Value, json};
 
 use super::{
-    client::{Body, Client, Failure, Request},
+    client::{Answer, Body, Client, Failure, Request},
     dialect::{json, profile::Known, refusal::Part},
     speech::{self, PATH},
 };
@@ -97,14 +96,15 @@ impl HttpTranscription {
             Ok(Body::Form(speech::file(audio, self.max_upload_bytes)?, fields))
         };
         let sending = Request { path: PATH, optional: &OPTIONAL, texts: &[prompt], call };
-        let read = |answer: Bytes| self.read(&sending, &answer, audio.duration().as_secs_f64());
+        let read = |answer: Answer| self.read(&sending, &answer, audio.duration().as_secs_f64());
         self.client.post(&sending, build, read).await
     }
 
-    fn read(&self, sent: &Request<'_>, answer: &Bytes, duration: f64) -> Result<Transcription, Failure> {
-        let answer = match self.client.parse::<Value>(PATH, answer) {
+    fn read(&self, sent: &Request<'_>, answer: &Answer, duration: f64) -> Result<Transcription, Failure> {
+        let answer = match self.client.parse::<Value>(PATH, &answer.body) {
             Ok(answer) => answer,
-            Err(failure) => plain_text(answer).ok_or(failure)?,
+            Err(_) if answer.is_plain_text => json!({ "text": String::from_utf8_lossy(&answer.body).trim() }),
+            Err(failure) => return Err(failure),
         };
         if let Some(failure) = self.client.error_inside(sent, &answer) {
             return Err(failure);
@@ -143,13 +143,6 @@ fn language(tag: &str) -> String {
 fn last_characters(text: &str, count: usize) -> &str {
     let cut = text.char_indices().rev().nth(count.saturating_sub(1)).map_or(0, |(index, _)| index);
     &text[cut..]
-}
-
-/// An answer that is the text alone, as servers give it that know no other format.
-fn plain_text(answer: &[u8]) -> Option<Value> {
-    let text = std::str::from_utf8(answer).ok()?.trim();
-    let is_text = !text.is_empty() && !text.starts_with(['{', '[', '<']);
-    is_text.then(|| json!({ "text": text }))
 }
 
 /// Text and segments for a recording of that many seconds; `None` if there is neither in the answer.
@@ -209,8 +202,6 @@ mod tests {
         assert_eq!(read("{}"), None);
         let times = r#"{"text": "a", "segments": [{"start": "0.5", "end": "1.5s", "text": "a"}, {"text": null}]}"#;
         assert_eq!(read(times), Some(("a".into(), vec![(0.5, 1.5, "a".into())])));
-        assert_eq!(plain_text(b" a \n"), Some(json!({"text": "a"})));
-        assert_eq!(plain_text(b"<html>"), None);
     }
 
     #[test]

@@ -95,7 +95,7 @@ fn answers(key: &str) -> Vec<(&'static str, Answer)> {
         .push(("a cut answer", Box::new(move |_| HttpResponse::bytes("application/json", half.clone()).cut_after(60))));
     let header = key.to_owned();
     let headers = move |_: &HttpRequest| {
-        HttpResponse::status(429).header("retry-after", &header).header("www-authenticate", format!("Bearer {header}"))
+        HttpResponse::status(503).header("retry-after", &header).header("www-authenticate", format!("Bearer {header}"))
     };
     answers.push(("headers", Box::new(headers)));
     let back = format!("http://u:{core}@127.0.0.1/");

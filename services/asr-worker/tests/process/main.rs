@@ -198,17 +198,23 @@ async fn a_task_or_a_transcript_beyond_a_limit_is_dead_lettered_and_the_worker_g
     };
     let turn = |start: f64, speaker: &str| json!({ "start": start, "end": start + 0.5, "speaker": speaker });
     let many: Vec<Value> = (0..100_000_u32).map(|n| turn(f64::from(n), &n.to_string())).collect();
-    for (id, more, reason) in [
-        ("turns", json!({ "turns": many }), "turns: 100000; at most 20000"),
-        ("name", json!({ "turns": [turn(0.0, &"canary".repeat(1_700_000))] }), "turns[0].speaker: 10200000 bytes"),
-        ("time", json!({ "turns": [turn(-1.0, "A")] }), "turns[0].start: -1"),
-        ("language", json!({ "language": "canary ".repeat(1000) }), "language: no tag"),
+    let (permanent, undecodable) = (Some("permanent"), Some("undecodable"));
+    for (id, more, reason, kind) in [
+        ("turns", json!({ "turns": many }), "turns: more than 20000 items", undecodable),
+        (
+            "name",
+            json!({ "turns": [turn(0.0, &"canary".repeat(1_700_000))] }),
+            "turns[0].speaker: 10200000 bytes",
+            permanent,
+        ),
+        ("time", json!({ "turns": [turn(-1.0, "A")] }), "turns[0].start: -1", permanent),
+        ("language", json!({ "language": "canary ".repeat(1000) }), "language: no tag", permanent),
     ] {
         bench.send(id, task(more)).await;
         let [dead] = &bench.vhost.receive(DEAD, 1, LIMIT).await.unwrap()[..] else { panic!("one dead letter") };
         let message = dead.header("x-exception-message").unwrap();
         assert!(message.contains(reason) && !message.contains("canary"), "{id}: {message}");
-        assert_eq!((dead.id.as_deref(), dead.header("jm-error-kind")), (Some(id), Some("permanent")));
+        assert_eq!((dead.id.as_deref(), dead.header("jm-error-kind")), (Some(id), kind));
     }
     assert_eq!(bench.server.http().requests().len(), 0);
 

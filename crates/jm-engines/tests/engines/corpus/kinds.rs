@@ -142,7 +142,12 @@ pub(crate) const KINDS: &[Kind] = &[
     decoded("M4A, AAC, 32 kHz", "a.m4a", "f -i $S -ar 32000 -b:a 48k $O"),
     decoded("M4A, AAC, 44.1 kHz, stereo", "a.m4a", "f -i $S -ar 44100 -ac 2 -b:a 96k $O"),
     decoded("M4A, AAC, 48 kHz (phones)", "a.m4a", "f -i $S -ar 48000 -b:a 64k $O"),
-    kind("M4A, AAC 5.1", "a.m4a", "f -i $S -ar 48000 -ac 6 -b:a 256k $O", Refused("AAC cannot be decoded (")),
+    kind(
+        "M4A, AAC 5.1",
+        "a.m4a",
+        "f -i $S -ar 48000 -ac 6 -b:a 256k $O",
+        Refused("AAC of this profile cannot be decoded ("),
+    ),
     decoded(
         "M4A, HE-AAC told before",
         "a.m4a",

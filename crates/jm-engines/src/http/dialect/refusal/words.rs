@@ -23,7 +23,7 @@ pub(super) enum Cause {
     Unknown,
 }
 
-/// A text of more tokens than the model reads: OpenAI, vLLM, Xinference, SGLang, llama.cpp, Ollama, `DashScope`, Moonshot,
+/// A text of more tokens than the model reads: OpenAI, vLLM, Xinference, `SGLang`, llama.cpp, Ollama, `DashScope`, Moonshot,
 /// Groq, Gemini, `LiteLLM`, TEI, Mistral, Anthropic.
 const TOO_LONG: &[&str] = &[
     "context_length_exceeded",
@@ -199,6 +199,7 @@ const CAPACITY: &[&str] = &[
 /// | 413 | too long |
 /// | 429 | capacity; an empty account or too large a request, if the words say so |
 /// | 503 and other 5xx | capacity, if the server names a wait (503, 529) or says that it is overloaded; else the server |
+#[expect(clippy::match_same_arms, reason = "a line for each status, as in the table")]
 pub(super) fn cause(status: u16, said: &str, waits: bool) -> Cause {
     let says = |words: &[&str]| words.iter().any(|word| said.contains(word));
     let pairs = |pairs: &[(&str, &str)]| pairs.iter().any(|(one, other)| said.contains(one) && said.contains(other));
