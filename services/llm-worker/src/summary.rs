@@ -86,11 +86,8 @@ impl Summariser<'_> {
             let parts = self.parts(text, room.text).await?;
             tracing::debug!(round, parts = parts.len(), budget = room.text, "summarising in parts");
             let output = part_tokens(room);
-            let parts: Vec<Completion> = stream::iter(parts)
-                .map(|part| self.call_engine(part, output))
-                .buffered(PARTS_AT_A_TIME)
-                .try_collect()
-                .await?;
+            let parts: Vec<Completion> =
+                stream::iter(parts).map(|part| self.part(part, output)).buffered(PARTS_AT_A_TIME).try_collect().await?;
             for part in &parts {
                 add_usage(&mut total, part);
                 truncated |= part.truncated;
@@ -126,20 +123,25 @@ impl Summariser<'_> {
         parts.ok_or_else(|| EngineError::retryable("nobody waits for the summary any more"))
     }
 
+    /// A part's summary, which an earlier attempt at the same task may have paid for.
+    async fn part(&self, text: String, max_tokens: usize) -> Result<Completion, EngineError> {
+        let key = self.finished.key(&(self.prompt(), &text, max_tokens));
+        if let Some(finished) = self.finished.get(key) {
+            return Ok(finished);
+        }
+        let completion = self.call_engine(text, max_tokens).await?;
+        self.finished.keep(key, completion.clone());
+        Ok(completion)
+    }
+
     async fn call_engine(&self, text: String, max_tokens: usize) -> Result<Completion, EngineError> {
         let messages = vec![
             ChatMessage { role: Role::System, content: self.prompt() },
             ChatMessage { role: Role::User, content: text },
         ];
-        let key = self.finished.key(&(&messages[0].content, &messages[1].content, max_tokens));
-        if let Some(finished) = self.finished.get(key) {
-            return Ok(finished);
-        }
         let max_tokens = Some(u32::try_from(max_tokens).unwrap_or(u32::MAX));
         let request = ChatRequest { messages, max_tokens, temperature: Some(TEMPERATURE) };
-        let completion = self.engine.complete(&request, &self.call).await?;
-        self.finished.keep(key, completion.clone());
-        Ok(completion)
+        self.engine.complete(&request, &self.call).await
     }
 }
 

@@ -85,7 +85,9 @@ impl HttpEmbedding {
             let first = all.vectors.len();
             let size = self.client.profile().known().batch.map_or(self.batch_size, |batch| batch.min(self.batch_size));
             let batch = Batch { texts: &texts[first..texts.len().min(first + size)], first, call };
-            all.append(self.kept_or_new(batch, prefix).await?);
+            // What is one batch has nothing that is done before the rest.
+            let in_parts = texts.len() > size;
+            all.append(if in_parts { self.kept_or_new(batch, prefix).await? } else { self.all(batch, prefix).await? });
         }
         let length = all.vectors.first().map_or(0, Vec::len);
         if let Some(other) = all.vectors.iter().find(|vector| vector.len() != length) {

@@ -249,7 +249,10 @@ mod tests {
             problem.to_string()
         };
         let line = told("of\tthis\nfolder \u{1b}[2J\u{85}");
-        assert_eq!(line, r"of\u0009this\u000afolder \u001b[2J\u0085 (worker.yaml): allowed: a mapping of keys to values");
+        assert_eq!(
+            line,
+            r"of\u0009this\u000afolder \u001b[2J\u0085 (worker.yaml): allowed: a mapping of keys to values"
+        );
         assert_eq!(told(&"k".repeat(9000)), format!("{}…", "k".repeat(1000)));
     }
 

@@ -226,7 +226,7 @@ async fn a_task_or_a_transcript_beyond_a_limit_is_dead_lettered_and_the_worker_g
     bench.send("long", task(json!({}))).await;
     let [dead] = &bench.vhost.receive(DEAD, 1, LIMIT).await.unwrap()[..] else { panic!("one dead letter") };
     let message = dead.header("x-exception-message").unwrap();
-    assert!(message.contains("audio: its transcript makes 18000") && message.contains("16777216"), "{message}");
+    assert_eq!(message, "asr.transcribed: more than 16777216 bytes, the most of a message");
     bench.server.http().on("POST", "/v1/audio/transcriptions", |_| HttpResponse::json(200, json!({ "text": "short" })));
     bench.send("right", task(json!({ "language": "en" }))).await;
     assert_eq!(bench.event().await.body["text"], json!("short"));
