@@ -129,13 +129,12 @@ impl<'a> Search<'a> {
     async fn go_on(&mut self, replay: &str, deadline: Instant) -> Result<Option<Letter>, Trouble> {
         // A queue that fills as fast as it is read must not keep the canary from its deadline.
         let deadline = deadline + Duration::from_secs(10);
-        let glance = match &mut self.glance {
-            Some(glance) => glance,
-            None => {
-                let glance = self.glance.insert(Glance::open(self.operator, self.queue, Purpose::Choose).await?);
-                glance.without_end();
-                glance
-            }
+        let glance = if let Some(glance) = &mut self.glance {
+            glance
+        } else {
+            let glance = self.glance.insert(Glance::open(self.operator, self.queue, Purpose::Choose).await?);
+            glance.without_end();
+            glance
         };
         while glance.seen() < MAX_LOOKED_AT {
             let Ok(next) = timeout_at(deadline, glance.next()).await else { break };

@@ -43,7 +43,7 @@ pub(crate) async fn run(arguments: &Arguments, operator: &Operator<'_>) -> Resul
     }
     let _attention = operator.interrupt.attend();
     let mut replay = Replay::new(arguments, operator, queue);
-    let end = replay.all().await;
+    let end = Box::pin(replay.all()).await;
     replay.progress.end();
     tell(&replay.tally, &replay.queue, end, operator).await
 }
@@ -85,9 +85,9 @@ impl<'a> Replay<'a> {
         let mut opened = Some(self.open().await?);
         loop {
             let pass = match opened.take() {
-                Some((glance, giver)) => self.pass(glance, giver).await,
+                Some((glance, giver)) => Box::pin(self.pass(glance, giver)).await,
                 None => match self.open().await {
-                    Ok((glance, giver)) => self.pass(glance, giver).await,
+                    Ok((glance, giver)) => Box::pin(self.pass(glance, giver)).await,
                     Err(trouble) => Err(trouble),
                 },
             };

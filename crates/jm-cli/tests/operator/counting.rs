@@ -18,7 +18,7 @@ use crate::{
     support::{Said, jm_at},
 };
 
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: Duration = Duration::from_mins(1);
 
 /// Whether this broker counts a `basic.nack`, and whether it knows a delivery limit of -1.
 pub(crate) async fn broker() -> (bool, bool) {

@@ -189,7 +189,8 @@ async fn a_copy_is_on_the_disk_with_its_name_before_its_message_is_settled() {
     assert_eq!(dropped.code, 0, "{dropped:?}");
     let trace = fs::read_to_string(&trace).unwrap();
     let escaped = |path: &Path| {
-        path.as_os_str().as_encoded_bytes().iter().map(|byte| format!("\\x{byte:02x}")).collect::<String>()
+        let bytes = path.as_os_str().as_encoded_bytes().iter();
+        bytes.fold(String::new(), |escaped, byte| escaped + &format!("\\x{byte:02x}"))
     };
     let place = |words: &dyn Fn(&str) -> bool| trace.lines().position(words);
     let synced = |path: &Path| {

@@ -43,9 +43,8 @@ fn the_table_of_kinds_in_the_documentation_has_every_outcome() {
     let mut table = String::from("| Kind | Outcome |\n|---|---|\n");
     for kind in KINDS {
         let outcome = match kind.outcome {
-            Outcome::Decoded => "decoded".to_owned(),
             Outcome::DecodedLike(options) if options.contains("async") => "decoded, with its pauses".to_owned(),
-            Outcome::DecodedLike(_) => "decoded".to_owned(),
+            Outcome::Decoded | Outcome::DecodedLike(_) => "decoded".to_owned(),
             Outcome::Refused(text) => format!("dead letter: `{text}`"),
         };
         writeln!(table, "| {} | {outcome} |", kind.name).unwrap();
