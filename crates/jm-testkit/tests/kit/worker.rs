@@ -130,6 +130,8 @@ async fn interrupt_and_kill_are_told_apart_by_how_it_ended() {
 async fn a_worker_that_has_ended_is_not_waited_for() {
     let begin = Instant::now();
     let worker = shell("echo out; echo >&2 the reason; exit 3").start().await.unwrap();
+    // Its end may be seen before the last of its output.
+    worker.wait(SOON).await.unwrap();
     let error = format!("{:#}", worker.wait_ready(SOON).await.unwrap_err());
     assert!(error.contains("exit status: 3") && error.contains("the reason"), "{error}");
     let error = format!("{:#}", worker.wait_for_log("never", SOON).await.unwrap_err());
