@@ -1,5 +1,5 @@
-//! What servers really answer: each file of `testdata/engines` is one answer, with the place where its form is documented
-//! or reported and what it has to come to.
+//! Answers in the forms of real servers: each file of `testdata/engines` is one, written by hand after what is documented or
+//! reported (`source`), with what it has to come to. None was captured from a running server.
 
 use std::{fs, path::Path, time::Duration};
 
